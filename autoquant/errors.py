@@ -1,0 +1,55 @@
+"""The errors that autoquant raises.
+
+    AutoquantError
+    ├── InputError            what was asked for is wrong; the message says what to do   (exit 2)
+    │   ├── UnsupportedPipeline   the model is no diffusers text-to-image pipeline
+    │   ├── BackendUnavailable    a backend is not installed or not able on this device
+    │   ├── MetricUnavailable     a metric is unknown or its weights cannot be had
+    │   └── PlanFormatError       a plan.json that cannot be trusted
+    ├── InfeasibleBudget      nothing measured fits the budget                           (exit 3)
+    └── CandidateFailed       one candidate could not be measured: a recorded failure
+        ├── QuantizationMismatch  what was quantized is not what was asked for
+        └── DegenerateImage       an image is not finite, constant or black
+"""
+
+from __future__ import annotations
+
+
+class AutoquantError(Exception):
+    """Root of every error that autoquant raises on purpose."""
+
+
+class InputError(AutoquantError, ValueError):
+    """An argument, file or model that cannot be used as given."""
+
+
+class UnsupportedPipeline(InputError):
+    """The model is not a diffusers pipeline that can be planned."""
+
+
+class BackendUnavailable(InputError):
+    """A quantization backend that is missing, or cannot run on this device."""
+
+
+class MetricUnavailable(InputError):
+    """A fidelity metric that is unknown, or whose weights cannot be had."""
+
+
+class PlanFormatError(InputError):
+    """A plan file that is damaged, newer than this version, or inconsistent."""
+
+
+class InfeasibleBudget(AutoquantError):
+    """Nothing that was measured satisfies the budget."""
+
+
+class CandidateFailed(AutoquantError):
+    """One candidate could not be measured; the study records the reason and goes on."""
+
+
+class QuantizationMismatch(CandidateFailed):
+    """The layers that are really quantized differ from the ones asked for."""
+
+
+class DegenerateImage(CandidateFailed):
+    """A candidate drew an image that is not finite, constant or black."""

@@ -1,0 +1,69 @@
+"""What a choice for one component is: a scheme, the layers left out of it, and fused projections."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, field_validator
+
+from autoquant.errors import InputError
+
+NONE = "none"
+
+
+class Scheme(BaseModel):
+    """A backend and a precision, written ``backend:precision``; ``none`` keeps the compute dtype."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backend: str
+    precision: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Scheme:
+        """Read ``torchao:int8wo`` or ``none``.
+
+        Raises:
+            InputError: ``text`` is neither ``none`` nor ``backend:precision``.
+        """
+        if text == NONE:
+            return cls(backend=NONE)
+        backend, separator, precision = text.partition(":")
+        if not (separator and backend and precision):
+            raise InputError(
+                f"A scheme must be 'none' or 'backend:precision' (like 'torchao:int8wo'), got {text!r}."
+            )
+        return cls(backend=backend, precision=precision)
+
+    @property
+    def quantizes(self) -> bool:
+        """Whether this scheme changes the component at all."""
+        return self.backend != NONE
+
+    def __str__(self) -> str:
+        return f"{self.backend}:{self.precision}" if self.quantizes else NONE
+
+
+class Choice(BaseModel):
+    """What is done to one component.
+
+    Attributes:
+        scheme: ``none`` or ``backend:precision``.
+        exclusions: Exact paths of the modules that stay in the compute dtype, sorted. A path stands
+            for itself and for everything below it.
+        fuse_qkv: Whether query, key and value projections are fused before quantizing.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    scheme: str = NONE
+    exclusions: tuple[str, ...] = ()
+    fuse_qkv: bool = False
+
+    @field_validator("scheme")
+    @classmethod
+    def _scheme_is_well_formed(cls, text: str) -> str:
+        return str(Scheme.parse(text))
+
+    @field_validator("exclusions")
+    @classmethod
+    def _exclusions_are_sorted_and_distinct(cls, paths: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(sorted(set(paths)))
