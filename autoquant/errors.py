@@ -1,15 +1,16 @@
 """The errors that autoquant raises.
 
-    AutoquantError
-    ├── InputError            what was asked for is wrong; the message says what to do   (exit 2)
-    │   ├── UnsupportedPipeline   the model is no diffusers text-to-image pipeline
-    │   ├── BackendUnavailable    a backend is not installed or not able on this device
-    │   ├── MetricUnavailable     a metric is unknown or its weights cannot be had
-    │   └── PlanFormatError       a plan.json that cannot be trusted
-    ├── InfeasibleBudget      nothing measured fits the budget                           (exit 3)
-    └── CandidateFailed       one candidate could not be measured: a recorded failure
-        ├── QuantizationMismatch  what was quantized is not what was asked for
-        └── DegenerateImage       an image is not finite, constant or black
+AutoquantError
+├── InputError            what was asked for is wrong; the message says what to do   (exit 2)
+│   ├── UnsupportedPipeline   the model is no diffusers text-to-image pipeline
+│   ├── BackendUnavailable    a backend is not installed or not able on this device
+│   ├── MetricUnavailable     a metric is unknown or its weights cannot be had
+│   └── PlanFormatError       a plan.json that cannot be trusted
+├── InfeasibleBudget      nothing measured fits the budget                           (exit 3)
+├── SearchInterrupted     Ctrl-C came before anything fitted the budget              (exit 4)
+└── CandidateFailed       one candidate could not be measured: a recorded failure
+    ├── QuantizationMismatch  what was quantized is not what was asked for
+    └── DegenerateImage       an image is not finite, constant or black
 """
 
 from __future__ import annotations
@@ -41,6 +42,10 @@ class PlanFormatError(InputError):
 
 class InfeasibleBudget(AutoquantError):
     """Nothing that was measured satisfies the budget."""
+
+
+class SearchInterrupted(AutoquantError):
+    """The search was interrupted before any candidate fitted the budget."""
 
 
 class CandidateFailed(AutoquantError):

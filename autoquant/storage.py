@@ -1,9 +1,9 @@
 """The bytes a module really holds.
 
-``numel() * element_size()`` and ``get_memory_footprint()`` report the compute dtype for torchao and
-quanto tensors and miss the scales that bitsandbytes hangs beside its weights, so a model that was
-quantized to a quarter looks untouched. Here every tensor is opened down to the storages it owns, and
-a storage that several tensors share counts once.
+``numel() * element_size()`` and ``get_memory_footprint()`` report the compute dtype for torchao
+and quanto tensors and miss the scales that bitsandbytes hangs beside its weights, so a model that
+was quantized to a quarter looks untouched. Here every tensor is opened down to the storages it
+owns, and a storage that several tensors share counts once.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ _INT8_TENSORS = ("CB", "SCB")
 
 
 def owned_tensors(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Yield the plain tensors behind ``tensor``: inner tensors of wrapper subclasses, and scales."""
-    if is_traceable_wrapper_subclass(tensor):
-        inner_names, _ = tensor.__tensor_flatten__()
+    """Yield the plain tensors behind ``tensor``: those inside a wrapper subclass, and scales."""
+    wrapper: Any = tensor
+    if is_traceable_wrapper_subclass(wrapper):
+        inner_names, _ = wrapper.__tensor_flatten__()
         for inner_name in inner_names:
             yield from owned_tensors(getattr(tensor, inner_name))
         return
@@ -62,7 +63,10 @@ def weight_bytes(layer: torch.nn.Module) -> int:
     """Bytes behind ``layer.weight`` alone, scales and zero points included."""
     weight = layer.weight
     assert isinstance(weight, torch.Tensor)
-    tensors = [*owned_tensors(weight), *_attribute_tensors(getattr(layer, "state", None), _INT8_TENSORS)]
+    tensors = [
+        *owned_tensors(weight),
+        *_attribute_tensors(getattr(layer, "state", None), _INT8_TENSORS),
+    ]
     return sum(storage.nbytes() for storage in storages(iter(tensors)))
 
 

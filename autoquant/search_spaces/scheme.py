@@ -52,7 +52,7 @@ class Choice(BaseModel):
         fuse_qkv: Whether query, key and value projections are fused before quantizing.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     scheme: str = NONE
     exclusions: tuple[str, ...] = ()

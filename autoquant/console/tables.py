@@ -1,0 +1,120 @@
+"""Plans as tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from autoquant.planner.candidate import Candidate, choice_label
+from autoquant.planner.measurement import Measured
+from autoquant.planner.plan import ParetoPoint, Plan
+from autoquant.planner.quantities import gigabytes, seconds
+from autoquant.planner.selection import describe
+
+
+def plan_text(plan: Plan, width: int = 100) -> str:
+    """The plan as plain text, ``width`` columns wide."""
+    console = Console(width=width, no_color=True, highlight=False)
+    with console.capture() as capture:
+        console.print(plan_tables(plan))
+    return capture.get().rstrip("\n")
+
+
+def plan_tables(plan: Plan) -> RenderableType:
+    """The verdict, the Pareto set, and the reason for each choice."""
+    return Group(_verdict(plan), Text(), _pareto_table(plan), Text(), _choices(plan), *_notes(plan))
+
+
+def _verdict(plan: Plan) -> Text:
+    measured = plan.measured
+    saved = 1 - measured.peak_gb / plan.reference.peak_gb
+    text = Text()
+    text.append(f"{plan.pipeline.class_name} within {describe(plan.budget)}: ", style="bold")
+    text.append(
+        f"{gigabytes(measured.peak_gb)} peak ({measured.counter}), "
+        f"{seconds(measured.latency_s.median)} a call "
+        f"({seconds(measured.latency_s.low)} to {seconds(measured.latency_s.high)}), "
+        f"{measured.metric} loss {measured.loss:.4g} "
+        f"(noise floor {measured.noise_floor:.2g} taken off). "
+    )
+    if plan.candidate.is_reference:
+        text.append("Nothing needs to be quantized.")
+    else:
+        text.append(
+            f"Unquantized: {gigabytes(plan.reference.peak_gb)}, "
+            f"{seconds(plan.reference.latency_s)}; {saved:.0%} of the peak saved."
+        )
+    return text
+
+
+def _pareto_table(plan: Plan) -> Table:
+    table = Table(
+        title=f"Pareto set of {plan.search.trials} measured candidates, by {plan.measured.metric}",
+        title_justify="left",
+        title_style="bold",
+        header_style="bold",
+        box=None,
+        pad_edge=False,
+    )
+    table.add_column("")
+    for heading in ("peak", "weights", "call", "loss", "worst"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("candidate", overflow="fold")
+    for point in plan.pareto:
+        table.add_row(*_pareto_cells(point), style=_row_style(point))
+    return table
+
+
+def _pareto_cells(point: ParetoPoint) -> Iterator[str]:
+    measured: Measured = point.measured
+    yield "→" if point.chosen else ("" if point.feasible else "×")
+    yield gigabytes(measured.peak_gb)
+    yield gigabytes(measured.weights_gb)
+    yield seconds(measured.latency_s.median)
+    yield f"{measured.loss:.4g}"
+    yield f"{measured.fidelity[measured.metric].worst:.4g}"
+    yield Candidate(components=point.components, runtime=point.runtime).label
+
+
+def _row_style(point: ParetoPoint) -> str:
+    if point.chosen:
+        return "bold green"
+    return "" if point.feasible else "dim"
+
+
+def _choices(plan: Plan) -> Table:
+    table = Table(
+        title="Chosen, and why",
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        show_header=False,
+        pad_edge=False,
+    )
+    table.add_column("", style="bold")
+    table.add_column("")
+    table.add_column("", overflow="fold")
+    for name, part in plan.components.items():
+        table.add_row(name, choice_label(part.choice), part.why)
+    return table
+
+
+def _notes(plan: Plan) -> Iterator[Text]:
+    search = plan.search
+    if search.ties:
+        yield Text(
+            f"\nCannot be told from the choice in loss: {'; '.join(search.ties)}. "
+            f"Rule: {search.rule}."
+        )
+    if search.failed:
+        reasons = sorted({failure.reason for failure in search.failures})
+        yield Text(f"\n{search.failed} candidates failed: {'; '.join(reasons)}")
+    if search.interrupted:
+        yield Text(f"\nInterrupted: the best of the {search.trials} candidates measured so far.")
+    for note in search.notes:
+        yield Text(f"\n{note}")
+    if plan.pareto and any(not point.feasible for point in plan.pareto):
+        yield Text("\n→ chosen   × misses the budget")

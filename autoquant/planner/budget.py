@@ -1,0 +1,59 @@
+"""The limits that a plan must keep. GB is GiB (2**30 bytes), as card sizes are."""
+
+from __future__ import annotations
+
+import math
+
+from pydantic import BaseModel, ConfigDict
+
+from autoquant.errors import InputError
+
+
+class Budget(BaseModel):
+    """Limits on one pipeline; ``None`` means no limit.
+
+    Attributes:
+        vram_gb: Peak memory of a pipeline call, weights included, in GiB.
+        latency_s: Median wall seconds of one pipeline call.
+        load_peak_gb: Peak memory while loading, in GiB.
+        max_loss: Largest loss against the unquantized images, in units of the deciding metric.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    vram_gb: float | None = None
+    latency_s: float | None = None
+    ram_gb: float | None = None
+    load_peak_gb: float | None = None
+    max_loss: float | None = None
+
+    @classmethod
+    def of(
+        cls,
+        vram_gb: float | None = None,
+        latency_s: float | None = None,
+        load_peak_gb: float | None = None,
+        max_loss: float | None = None,
+    ) -> Budget:
+        """Check the limits that a user gave.
+
+        Raises:
+            InputError: A limit is not a number, not finite, or not above zero.
+        """
+        limits = {
+            "vram_gb": vram_gb,
+            "latency_s": latency_s,
+            "load_peak_gb": load_peak_gb,
+            "max_loss": max_loss,
+        }
+        for name, limit in limits.items():
+            if limit is None:
+                continue
+            if isinstance(limit, bool) or not isinstance(limit, int | float):
+                raise InputError(f"{name} must be a number, got {limit!r}.")
+            lowest_is_allowed = name == "max_loss"
+            if not math.isfinite(limit) or limit < 0 or (limit == 0 and not lowest_is_allowed):
+                raise InputError(f"{name} must be a finite number above 0, got {limit!r}.")
+        return cls(
+            **{name: None if limit is None else float(limit) for name, limit in limits.items()}
+        )

@@ -1,0 +1,58 @@
+"""Write what a run hands over: the plan, the loader script, and the images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoquant.files import write_text
+from autoquant.metrics.images import save_png
+from autoquant.planner.device_evaluator import ComponentFacts
+from autoquant.planner.drawing import Images
+from autoquant.planner.emit.loader_script import SCRIPT_NAME, loader_script
+from autoquant.planner.plan import Plan
+from autoquant.planner.source import DEMO, IN_MEMORY, local_directory, without_home
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan with what is needed to hand it over.
+
+    Attributes:
+        plan: The plan.
+        reference_images: Float32 images of the unquantized pipeline, (N, H, W, 3) in [0, 1].
+        images: The same samples drawn by the chosen candidate.
+        components: Class and untouched layers of each component.
+    """
+
+    plan: Plan
+    reference_images: Images
+    images: Images
+    components: dict[str, ComponentFacts]
+
+
+def deliver(planned: Planned, directory: Path) -> None:
+    """Write ``plan.json``, ``load_pipeline.py`` and ``images/`` into ``directory``."""
+    plan = planned.plan
+    script = loader_script(
+        plan,
+        _source_for_script(plan),
+        component_classes={
+            name: (facts.library, facts.class_name) for name, facts in planned.components.items()
+        },
+        kept_layers={name: facts.kept_layers for name, facts in planned.components.items()},
+    )
+    save_png(planned.reference_images, directory / "images" / "reference")
+    save_png(planned.images, directory / "images" / "planned")
+    write_text(directory / SCRIPT_NAME, script)
+    plan.save(directory / "plan.json")
+
+
+def _source_for_script(plan: Plan) -> str:
+    """The script runs without autoquant, so the demo is named by its directory."""
+    location = plan.pipeline.source
+    if location == IN_MEMORY:
+        return ""
+    if location == DEMO:
+        return without_home(local_directory(plan.pipeline.as_source()))
+    return location

@@ -1,0 +1,214 @@
+"""Measure candidates for real: load, quantize, run, compare with the reference images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from autoquant.errors import CandidateFailed
+from autoquant.metrics.device import release_memory
+from autoquant.metrics.fidelity import Metric, loss_of, score
+from autoquant.metrics.images import check_images
+from autoquant.metrics.latency import LatencySummary, summarize, timed
+from autoquant.metrics.memory import counter_for
+from autoquant.metrics.score import MetricScore
+from autoquant.planner.candidate import Candidate
+from autoquant.planner.drawing import Images, draw
+from autoquant.planner.loading import ComponentLoader
+from autoquant.planner.measurement import GIB, Measured
+from autoquant.planner.workload import Workload
+from autoquant.search_spaces.quantize import apply_choice
+from autoquant.search_spaces.scheme import Choice
+from autoquant.storage import held_bytes
+
+# A median of fewer calls has no quartiles to speak of.
+_LEAST_TIMED_CALLS = 3
+
+
+@dataclass(frozen=True)
+class BuiltPipeline:
+    """A pipeline on the device, with what was done to it."""
+
+    pipeline: Any
+    modules: Mapping[str, torch.nn.Module]
+    quantized_layers: Mapping[str, tuple[str, ...]]
+    load_peak_bytes: int
+
+
+@dataclass(frozen=True)
+class ComponentFacts:
+    """What a loader needs of one component: its class, and the Linear modules left as is."""
+
+    library: str
+    class_name: str
+    kept_layers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A workload's images, and what drawing them cost."""
+
+    images: Images
+    peak_bytes: int
+    latency_s: LatencySummary
+
+
+def build_pipeline(
+    loader: ComponentLoader, candidate: Candidate, device: torch.device
+) -> BuiltPipeline:
+    """Load every component, largest first, quantizing each before the next is loaded.
+
+    Raises:
+        QuantizationMismatch: A component is not quantized as its choice says.
+    """
+    dtype = getattr(torch, candidate.runtime.compute_dtype)
+    modules: dict[str, torch.nn.Module] = {}
+    quantized: dict[str, tuple[str, ...]] = {}
+    with counter_for(device).watch() as reading:
+        for name in loader.sizes:
+            module = loader.load(name, dtype)
+            reading.hold(module)
+            choice = candidate.components.get(name, Choice())
+            if choice != Choice():
+                quantized[name] = apply_choice(module, choice, dtype).layers
+            modules[name] = module.to(device)
+        pipeline = loader.assemble(modules, dtype)
+    return BuiltPipeline(pipeline, modules, quantized, reading.peak_bytes)
+
+
+def draw_workload(built: BuiltPipeline, workload: Workload, device: torch.device) -> Drawn:
+    """Draw every sample once under the clock, after one call that warms up and counts memory."""
+    batches = list(workload.batches())
+    with counter_for(device).watch(*built.modules.values()) as reading:
+        draw(built.pipeline, workload, batches[0])
+    images: list[Images] = []
+    seconds: list[float] = []
+    repeats = [batches[0]] * max(0, _LEAST_TIMED_CALLS - len(batches))
+    for batch in [*batches, *repeats]:
+        with timed(device) as clock:
+            drawn = draw(built.pipeline, workload, batch)
+        seconds.append(clock.seconds)
+        images.append(drawn)
+    return Drawn(
+        images=np.concatenate(images[: len(batches)]),
+        peak_bytes=reading.peak_bytes,
+        latency_s=summarize(seconds),
+    )
+
+
+class DeviceEvaluator:
+    """Measures candidates of one pipeline, on one device, for one workload.
+
+    The reference pipeline is used while the evaluator is made and not kept.
+
+    Attributes:
+        reference: The measurement of the unquantized pipeline.
+        reference_images: Its images, float32 of shape (N, H, W, 3) in [0, 1].
+        noise_floor: For each metric, the loss of the reference drawn with another attention kernel.
+        images: The images of each measured candidate, by ``Candidate.key``.
+        components: What each measured candidate's components are, by ``Candidate.key``.
+    """
+
+    def __init__(
+        self,
+        loader: ComponentLoader,
+        reference: BuiltPipeline,
+        unquantized: Candidate,
+        workload: Workload,
+        device: torch.device,
+        metrics: Mapping[str, Metric],
+        deciding_metric: str,
+    ) -> None:
+        self._loader = loader
+        self._workload = workload
+        self._device = device
+        self._metrics = metrics
+        self._deciding_metric = deciding_metric
+        self._prompts: Sequence[str] = [sample.prompt for sample in workload.samples]
+        self.images: dict[str, Images] = {}
+        self.components: dict[str, dict[str, ComponentFacts]] = {}
+        drawn = draw_workload(reference, workload, device)
+        check_images(drawn.images, self._prompts)
+        self.reference_images = drawn.images
+        self.noise_floor = self._measure_noise_floor(reference)
+        self.reference = self._measured(unquantized, reference, drawn)
+        self._unquantized = unquantized
+
+    def measure(self, candidate: Candidate) -> Measured:
+        """Measure one candidate; the unquantized one was measured as the reference.
+
+        Raises:
+            CandidateFailed: It cannot be quantized as asked, or draws a degenerate image.
+        """
+        if candidate == self._unquantized:
+            return self.reference
+        release_memory(self._device)
+        try:
+            built = build_pipeline(self._loader, candidate, self._device)
+            drawn = draw_workload(built, self._workload, self._device)
+        except torch.OutOfMemoryError as error:
+            raise CandidateFailed(f"out of memory: {_first_line(error)}") from error
+        except (RuntimeError, ValueError, TypeError, AssertionError, ImportError) as error:
+            # Backends report a missing kernel or a shape they cannot take as any of these; the
+            # reason goes into the study, where the table shows it.
+            raise CandidateFailed(f"{type(error).__name__}: {_first_line(error)}") from error
+        check_images(drawn.images, self._prompts)
+        return self._measured(candidate, built, drawn)
+
+    def _measure_noise_floor(self, built: BuiltPipeline) -> dict[str, float]:
+        with sdpa_kernel(SDPBackend.MATH):
+            again = np.concatenate(
+                [draw(built.pipeline, self._workload, batch) for batch in self._workload.batches()]
+            )
+        scores = self._score(again)
+        return {name: loss_of(self._metrics[name], scores[name], 0.0) for name in scores}
+
+    def _score(self, images: Images) -> dict[str, MetricScore]:
+        return {
+            name: score(metric, self.reference_images, images, self._prompts)
+            for name, metric in self._metrics.items()
+        }
+
+    def _measured(self, candidate: Candidate, built: BuiltPipeline, drawn: Drawn) -> Measured:
+        scores = self._score(drawn.images)
+        floor = self.noise_floor[self._deciding_metric]
+        deciding = self._metrics[self._deciding_metric]
+        self.images[candidate.key] = drawn.images
+        self.components[candidate.key] = {
+            name: _facts(module, built.quantized_layers.get(name, ()))
+            for name, module in built.modules.items()
+        }
+        return Measured(
+            weights_gb=held_bytes(*built.modules.values()) / GIB,
+            component_gb={name: held_bytes(m) / GIB for name, m in built.modules.items()},
+            load_peak_gb=built.load_peak_bytes / GIB,
+            peak_gb=drawn.peak_bytes / GIB,
+            counter=counter_for(self._device).name,
+            latency_s=drawn.latency_s,
+            loss=loss_of(deciding, scores[self._deciding_metric], floor),
+            fidelity=scores,
+            metric=self._deciding_metric,
+            noise_floor=floor,
+            quantized_layers={name: len(paths) for name, paths in built.quantized_layers.items()},
+        )
+
+
+def _facts(module: torch.nn.Module, quantized_layers: tuple[str, ...]) -> ComponentFacts:
+    return ComponentFacts(
+        library=type(module).__module__.partition(".")[0],
+        class_name=type(module).__name__,
+        kept_layers=tuple(
+            path
+            for path, layer in module.named_modules()
+            if isinstance(layer, torch.nn.Linear) and path not in quantized_layers
+        ),
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,0 +1,252 @@
+"""Write ``load_pipeline.py``: the plan in plain diffusers, without autoquant.
+
+The functions that quantize are copied from the backends that measured, so that what is handed over
+is what was measured. Every value is written as a Python literal, so nothing in a model id or a
+prompt can become code.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Iterator, Mapping
+from pprint import pformat
+from types import ModuleType
+from typing import Any
+
+from autoquant import storage
+from autoquant.planner.plan import Plan, PlannedComponent
+from autoquant.search_spaces.backends import backend
+from autoquant.search_spaces.fuse import fuse_qkv
+from autoquant.search_spaces.scheme import Choice, Scheme
+
+SCRIPT_NAME = "load_pipeline.py"
+
+
+def loader_script(
+    plan: Plan,
+    source: str,
+    component_classes: Mapping[str, tuple[str, str]],
+    kept_layers: Mapping[str, tuple[str, ...]],
+) -> str:
+    """The text of the loader script.
+
+    Args:
+        plan: What to load.
+        source: Directory or hub id to load from; a leading ``~`` is expanded when it runs.
+        component_classes: Library and class of each component.
+        kept_layers: For each quantized component, the Linear modules that stay as they are.
+    """
+    changed = {name: part for name, part in plan.components.items() if part.choice != Choice()}
+    sections = [
+        _header(plan),
+        _imports({component_classes[name] for name in changed}),
+        _constants(plan, source, {name: kept_layers.get(name, ()) for name in changed}),
+        _load_function(source, changed, component_classes),
+        *_functions(changed),
+        _MAIN,
+    ]
+    script = "\n\n\n".join(section.strip("\n") for section in sections) + "\n"
+    ast.parse(script)
+    return script
+
+
+def _header(plan: Plan) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in plan.versions.items())
+    body = textwrap.fill(f"Made by autoquant {plan.autoquant} with {versions}.", 98)
+    class_name = plan.pipeline.class_name
+    return f'''"""Load a {class_name} as planned: only the libraries named here are needed.
+
+{body}
+
+    python {SCRIPT_NAME}         load, draw the plan's images, compare with its figures
+    from load_pipeline import load_pipeline
+"""'''
+
+
+def _imports(classes: set[tuple[str, str]]) -> str:
+    names: dict[str, set[str]] = {"diffusers": {"DiffusionPipeline"}}
+    for library, class_name in classes:
+        names.setdefault(library, set()).add(class_name)
+    lines = [
+        "from __future__ import annotations",
+        "",
+        "import sys",
+        "from collections.abc import Iterator",
+        "from pathlib import Path",
+        "from typing import Any",
+        "",
+        "import numpy as np",
+        "import torch",
+    ]
+    lines += [
+        f"from {library} import {', '.join(sorted(class_names))}"
+        for library, class_names in sorted(names.items())
+    ]
+    lines += [
+        "from PIL import Image",
+        "from torch.utils._python_dispatch import is_traceable_wrapper_subclass",
+    ]
+    return "\n".join(lines)
+
+
+def _constants(plan: Plan, source: str, kept_layers: Mapping[str, tuple[str, ...]]) -> str:
+    workload = plan.workload
+    call: dict[str, Any] = {
+        "height": workload.height,
+        "width": workload.width,
+        "num_inference_steps": workload.steps,
+        **workload.call_arguments,
+    }
+    if workload.guidance_scale is not None:
+        call["guidance_scale"] = workload.guidance_scale
+    batches = [[tuple(sample) for sample in batch] for batch in workload.batches()]
+    kept = {name: list(paths) for name, paths in kept_layers.items()}
+    values = {
+        "SOURCE": source,
+        "OPTIONS": {
+            key: value
+            for key, value in {
+                "revision": plan.pipeline.revision,
+                "variant": plan.pipeline.variant,
+                "use_safetensors": True,
+            }.items()
+            if value is not None
+        },
+        "CALL": call,
+        "BATCHES": batches,
+        "WEIGHTS_GB": plan.measured.weights_gb,
+        "PEAK_GB": plan.measured.peak_gb,
+    }
+    lines = [f"{name} = {_literal(value)}" for name, value in values.items()]
+    lines.insert(2, f"DTYPE = torch.{plan.runtime.compute_dtype}")
+    lines.append("# Linear modules that stay in DTYPE, by component.")
+    lines.append(f"KEPT = {_literal(kept)}")
+    return "\n".join(lines)
+
+
+def _load_function(
+    source: str,
+    changed: Mapping[str, PlannedComponent],
+    component_classes: Mapping[str, tuple[str, str]],
+) -> str:
+    lines = [
+        "def load_pipeline(source=SOURCE, device=None):",
+        '    """The pipeline as planned, on the accelerator if there is one."""',
+        "    if device is None:",
+        "        accelerator = torch.accelerator.is_available()",
+        '        device = torch.accelerator.current_accelerator() if accelerator else "cpu"',
+        *([] if source else _ASK_FOR_SOURCE),
+        '    source = str(Path(source).expanduser()) if source.startswith("~") else source',
+        "    components = {}",
+    ]
+    for name, part in changed.items():
+        lines += _component_lines(name, part, component_classes[name][1])
+    lines += [
+        "    pipeline = DiffusionPipeline.from_pretrained(",
+        "        source, dtype=DTYPE, **OPTIONS, **components",
+        "    )",
+        "    return pipeline.to(device)",
+    ]
+    return "\n".join(lines)
+
+
+def _component_lines(name: str, part: PlannedComponent, class_name: str) -> Iterator[str]:
+    yield ""
+    if part.why:
+        yield f"    # {' '.join(part.why.split())}"
+    yield f"    module = {class_name}.from_pretrained("
+    yield f"        source, subfolder={name!r}, dtype=DTYPE, **OPTIONS"
+    yield "    ).eval().requires_grad_(False)"
+    if part.fuse_qkv:
+        yield "    fuse_qkv(module)"
+    scheme = Scheme.parse(part.scheme)
+    if scheme.quantizes:
+        recipe = backend(scheme.backend).recipe(scheme.precision)
+        arguments = "".join(f", {key}={value!r}" for key, value in recipe.arguments.items())
+        yield f"    layers = linear_layers(module, KEPT[{name!r}])"
+        yield f"    {recipe.function.__name__}(module, layers{arguments})"
+    yield f"    components[{name!r}] = module.to(device)"
+    yield ""
+
+
+def _functions(changed: Mapping[str, PlannedComponent]) -> Iterator[str]:
+    yield _LINEAR_LAYERS
+    functions = {}
+    for part in changed.values():
+        if part.fuse_qkv:
+            functions["fuse_qkv"] = fuse_qkv
+        scheme = Scheme.parse(part.scheme)
+        if scheme.quantizes:
+            function = backend(scheme.backend).recipe(scheme.precision).function
+            functions[function.__name__] = function
+    for _, function in sorted(functions.items()):
+        yield inspect.getsource(function)
+    yield _module_body(storage)
+
+
+def _module_body(module: ModuleType) -> str:
+    """A module's definitions, without its docstring and imports."""
+    source = inspect.getsource(module)
+    tree = ast.parse(source)
+    lines = source.splitlines()
+    first = next(
+        node for node in tree.body if not isinstance(node, ast.Expr | ast.Import | ast.ImportFrom)
+    )
+    start = first.lineno - 1
+    while start > 0 and lines[start - 1].startswith("#"):
+        start -= 1
+    return "\n".join(lines[start:])
+
+
+def _literal(value: Any) -> str:
+    return pformat(value, width=96, sort_dicts=False)
+
+
+_ASK_FOR_SOURCE = [
+    "    if not source:",
+    '        sys.exit("Planned from a pipeline in memory: pass the directory it is in.")',
+]
+
+_LINEAR_LAYERS = '''
+def linear_layers(module, kept):
+    """Paths of the Linear modules to quantize."""
+    return [
+        path
+        for path, layer in module.named_modules()
+        if isinstance(layer, torch.nn.Linear) and path not in kept
+    ]
+'''
+
+_MAIN = '''
+def main():
+    """Load, draw the plan's images into images/loaded, and compare with the plan's own."""
+    here = Path(__file__).resolve().parent
+    pipeline = load_pipeline(*sys.argv[1:2])
+    modules = [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
+    weights_gb = held_bytes(*modules) / 2**30
+    print(f"weights: {weights_gb:.6f} GB, planned {WEIGHTS_GB:.6f} GB")
+    images = []
+    for batch in BATCHES:
+        generators = [torch.Generator("cpu").manual_seed(seed) for _, seed in batch]
+        prompts = [prompt for prompt, _ in batch]
+        images += pipeline(prompt=prompts, generator=generators, **CALL).images
+    if torch.accelerator.is_available():
+        peak_gb = torch.accelerator.max_memory_reserved() / 2**30
+        print(f"peak reserved: {peak_gb:.6f} GB, planned {PEAK_GB:.6f} GB")
+    folder = here / "images" / "loaded"
+    folder.mkdir(parents=True, exist_ok=True)
+    largest = 0
+    for number, image in enumerate(images):
+        image.save(folder / f"{number:03d}.png")
+        planned = here / "images" / "planned" / f"{number:03d}.png"
+        if planned.exists():
+            ours, theirs = (np.asarray(each, dtype=int) for each in (image, Image.open(planned)))
+            largest = max(largest, int(np.abs(ours - theirs).max()))
+    print(f"images: {len(images)}, largest pixel difference from the plan: {largest} of 255")
+
+
+if __name__ == "__main__":
+    main()
+'''

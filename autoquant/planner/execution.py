@@ -1,0 +1,45 @@
+"""Carry out a plan: load its pipeline with the planned choices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from autoquant.errors import PlanFormatError
+from autoquant.metrics.device import resolve_device
+from autoquant.planner.device_evaluator import build_pipeline
+from autoquant.planner.loading import DirectoryLoader
+from autoquant.planner.plan import Plan
+from autoquant.planner.source import ModelIndex, find_source, local_directory
+
+
+def load_planned(plan: Plan, source: str | Path | None = None, device: str | None = None) -> Any:
+    """Load the pipeline of ``plan``, quantized as planned.
+
+    Raises:
+        PlanFormatError: The plan names a class or component that the pipeline does not have.
+        InputError: The pipeline cannot be found.
+    """
+    named = plan.pipeline.as_source() if source is None else find_source(str(source))
+    loader = DirectoryLoader(local_directory(named))
+    require_same_pipeline(plan, loader.index)
+    return build_pipeline(loader, plan.candidate, resolve_device(device)).pipeline
+
+
+def require_same_pipeline(plan: Plan, index: ModelIndex) -> None:
+    """Check the names in a plan against the pipeline's own index.
+
+    Raises:
+        PlanFormatError: They differ.
+    """
+    if plan.pipeline.class_name != index.class_name:
+        raise PlanFormatError(
+            f"The plan is for a {plan.pipeline.class_name}, "
+            f"but {plan.pipeline.source} holds a {index.class_name}."
+        )
+    unknown = sorted(set(plan.components) - set(index.components))
+    if unknown:
+        raise PlanFormatError(
+            f"The plan names {', '.join(unknown)}, which {plan.pipeline.source} does not have; "
+            f"it has {', '.join(index.components)}."
+        )

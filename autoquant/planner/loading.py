@@ -1,0 +1,199 @@
+"""Load a pipeline component by component, so that each can be quantized before the next arrives."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from diffusers import DiffusionPipeline
+
+from autoquant.errors import InputError, UnsupportedPipeline
+from autoquant.planner.source import ModelIndex, read_model_index
+from autoquant.storage import held_bytes
+
+
+class ComponentLoader(Protocol):
+    """Gives fresh, unquantized components on the CPU, and puts a pipeline together."""
+
+    pipeline_class: type[Any]
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """Bytes of each torch component, largest first."""
+
+    def load(self, name: str, dtype: torch.dtype) -> torch.nn.Module:
+        """A module that shares no storage with anything else, in evaluation mode."""
+
+    def assemble(self, modules: Mapping[str, torch.nn.Module], dtype: torch.dtype) -> Any:
+        """A pipeline around ``modules``; what is not among them is loaded unquantized."""
+
+
+class DirectoryLoader:
+    """Components of a pipeline directory, read from its safetensors files.
+
+    Raises:
+        UnsupportedPipeline: The directory is no text-to-image pipeline of the installed diffusers.
+    """
+
+    def __init__(self, directory: Path, *, trust_remote_code: bool = False) -> None:
+        self.directory = directory
+        self.index: ModelIndex = read_model_index(directory, trust_remote_code=trust_remote_code)
+        self.pipeline_class = _pipeline_class(self.index.class_name)
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        sizes = {
+            name: sum(file.stat().st_size for file in (self.directory / name).glob("*.safetensors"))
+            for name, (library, _) in self.index.components.items()
+            if library in {"diffusers", "transformers"}
+            and issubclass(self.index.model_class(name), torch.nn.Module)
+        }
+        return _largest_first(sizes)
+
+    def load(self, name: str, dtype: torch.dtype) -> torch.nn.Module:
+        try:
+            module = self.index.model_class(name).from_pretrained(
+                self.directory, subfolder=name, dtype=dtype, use_safetensors=True
+            )
+        except (OSError, ValueError) as error:
+            raise UnsupportedPipeline(
+                f"{self.directory / name} cannot be loaded: {_first_line(error)}"
+            ) from error
+        assert isinstance(module, torch.nn.Module)
+        return module.eval().requires_grad_(False)
+
+    def assemble(self, modules: Mapping[str, torch.nn.Module], dtype: torch.dtype) -> Any:
+        try:
+            pipeline = DiffusionPipeline.from_pretrained(
+                self.directory, dtype=dtype, use_safetensors=True, **modules
+            )
+        except (OSError, ValueError) as error:
+            raise UnsupportedPipeline(
+                f"{self.directory} cannot be loaded: {_first_line(error)}"
+            ) from error
+        return _quiet(pipeline)
+
+
+class ObjectLoader:
+    """Copies of the components of a pipeline in memory, which stays as it is.
+
+    Raises:
+        UnsupportedPipeline: The pipeline is no text-to-image pipeline, has offload hooks, or is
+            quantized already.
+    """
+
+    def __init__(self, pipeline: Any) -> None:
+        _require_text_to_image(type(pipeline))
+        self.pipeline_class = type(pipeline)
+        self._pipeline = pipeline
+        self._modules = {
+            name: component
+            for name, component in pipeline.components.items()
+            if isinstance(component, torch.nn.Module)
+        }
+        for name, module in self._modules.items():
+            _require_untouched(name, module)
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        return _largest_first({name: held_bytes(module) for name, module in self._modules.items()})
+
+    def load(self, name: str, dtype: torch.dtype) -> torch.nn.Module:
+        return _copy_to_cpu(self._modules[name], dtype)
+
+    def assemble(self, modules: Mapping[str, torch.nn.Module], dtype: torch.dtype) -> Any:
+        pipeline = copy.copy(self._pipeline)
+        missing = {name: self.load(name, dtype) for name in self._modules if name not in modules}
+        scheduler = pipeline.scheduler
+        pipeline.register_modules(
+            **modules, **missing, scheduler=type(scheduler).from_config(scheduler.config)
+        )
+        return _quiet(pipeline)
+
+
+def _copy_to_cpu(module: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
+    """Copy ``module``, casting what ``from_pretrained(dtype=…)`` casts: its state dict only.
+
+    Buffers outside the state dict (sinusoidal tables) keep their precision; casting them moves the
+    images by as much as 8-bit quantization does.
+    """
+    kept_in_fp32 = tuple(getattr(module, "_keep_in_fp32_modules", None) or ())
+    persistent = {id(tensor): name for name, tensor in module.state_dict(keep_vars=True).items()}
+    copies: dict[int, Any] = {}
+    for tensor in [*module.parameters(), *module.buffers()]:
+        name = persistent.get(id(tensor))
+        casts = name is not None and tensor.is_floating_point()
+        if casts and any(part in kept_in_fp32 for part in (name or "").split(".")):
+            casts = tensor.dtype != torch.float32
+        copied = tensor.detach().to("cpu", dtype if casts else tensor.dtype, copy=True)
+        is_parameter = isinstance(tensor, torch.nn.Parameter)
+        copies[id(tensor)] = torch.nn.Parameter(copied, False) if is_parameter else copied
+    return copy.deepcopy(module, copies).eval()
+
+
+def _require_untouched(name: str, module: torch.nn.Module) -> None:
+    if any(hasattr(part, "_hf_hook") for part in module.modules()):
+        raise UnsupportedPipeline(
+            f"{name} has offload hooks; call pipe.remove_all_hooks() before autoquant()."
+        )
+    weights_are_plain = all(type(weight) is torch.nn.Parameter for weight in module.parameters())
+    if not weights_are_plain or getattr(module, "is_quantized", False):
+        raise UnsupportedPipeline(
+            f"{name} is quantized already; pass the pipeline in bfloat16, float16 or float32."
+        )
+
+
+def _pipeline_class(class_name: str) -> type[Any]:
+    import diffusers
+
+    found = getattr(diffusers, class_name, None)
+    if not (isinstance(found, type) and issubclass(found, DiffusionPipeline)):
+        raise UnsupportedPipeline(
+            f"{class_name} is no pipeline of the installed diffusers {diffusers.__version__}; "
+            "upgrade it: pip install -U diffusers"
+        )
+    _require_text_to_image(found)
+    return found
+
+
+def _require_text_to_image(pipeline_class: type[Any]) -> None:
+    parameters = inspect.signature(pipeline_class.__call__).parameters
+    missing = {"prompt", "num_inference_steps", "generator", "output_type"} - set(parameters)
+    required_image = parameters.get("image") or parameters.get("video")
+    if missing or (required_image and required_image.default is inspect.Parameter.empty):
+        raise UnsupportedPipeline(
+            f"{pipeline_class.__name__} is no text-to-image pipeline"
+            + (f": its call takes no {', '.join(sorted(missing))}." if missing else ".")
+        )
+
+
+def _largest_first(sizes: dict[str, int]) -> dict[str, int]:
+    return dict(sorted(sizes.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _quiet(pipeline: Any) -> Any:
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def loader_for(pipeline: Any, *, trust_remote_code: bool = False) -> ComponentLoader:
+    """The loader for a pipeline object, or for a directory.
+
+    Raises:
+        InputError: ``pipeline`` is neither.
+    """
+    if isinstance(pipeline, DiffusionPipeline):
+        return ObjectLoader(pipeline)
+    if isinstance(pipeline, Path):
+        return DirectoryLoader(pipeline, trust_remote_code=trust_remote_code)
+    raise InputError(
+        f"Pass a diffusers pipeline, a directory or a hub id, got {type(pipeline).__name__}."
+    )

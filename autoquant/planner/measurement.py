@@ -1,0 +1,56 @@
+"""What a candidate cost and how close it came: the answers of an evaluator."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+from autoquant.metrics.latency import LatencySummary
+from autoquant.metrics.score import MetricScore
+from autoquant.planner.candidate import Candidate
+
+GIB = 2**30
+
+
+class Measured(BaseModel):
+    """One candidate on one device.
+
+    Attributes:
+        weights_gb: Bytes of all distinct storages held after loading, in GiB.
+        component_gb: The same for each component.
+        load_peak_gb: Most memory while loading and quantizing, in GiB.
+        peak_gb: Most memory in a pipeline call, weights included, in GiB.
+        counter: What counted the peaks.
+        latency_s: Wall seconds of one pipeline call.
+        compile_s: Seconds spent compiling before the first image.
+        loss: Deciding metric as a loss, noise floor taken off; 0 is identical.
+        fidelity: Every metric against the reference images.
+        metric: The deciding metric.
+        noise_floor: Loss of the reference against itself under another attention kernel.
+        quantized_layers: How many layers of each component are really quantized.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    weights_gb: float
+    component_gb: dict[str, float] = {}
+    load_peak_gb: float
+    peak_gb: float
+    counter: str
+    latency_s: LatencySummary
+    compile_s: float = 0.0
+    loss: float
+    fidelity: dict[str, MetricScore]
+    metric: str
+    noise_floor: float
+    quantized_layers: dict[str, int] = {}
+
+
+class Trial(BaseModel):
+    """One candidate that the search tried: what was measured, or why it could not be."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    number: int
+    candidate: Candidate
+    measured: Measured | None = None
+    failure: str | None = None

@@ -1,0 +1,57 @@
+"""A read-only look at a loaded pipeline: what its call takes, and what it draws by default."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from autoquant.planner.workload import DEFAULT_PROMPTS, CallArgument, Workload, WorkloadRequest
+
+# What current text-to-image models are trained for, where a pipeline does not say.
+_USUAL_PIXELS = 1024
+_USUAL_STEPS = 28
+
+
+def workload_for(pipeline: Any, request: WorkloadRequest) -> Workload:
+    """Fill ``request`` from the pipeline's own defaults."""
+    pixels = _default_pixels(pipeline)
+    return Workload(
+        prompts=request.prompts or DEFAULT_PROMPTS,
+        seeds=tuple(range(request.seeds)),
+        height=request.height or pixels,
+        width=request.width or pixels,
+        steps=request.steps or _default_steps(pipeline),
+        guidance_scale=request.guidance_scale,
+        batch_size=request.batch_size,
+        call_arguments={**_text_length(pipeline), **request.call_arguments},
+    )
+
+
+def _default_pixels(pipeline: Any) -> int:
+    scale = getattr(pipeline, "vae_scale_factor", None)
+    latent_pixels = getattr(pipeline, "default_sample_size", None)
+    if latent_pixels is None:
+        denoiser = getattr(pipeline, "transformer", None) or getattr(pipeline, "unet", None)
+        latent_pixels = getattr(getattr(denoiser, "config", None), "sample_size", None)
+    if isinstance(scale, int) and isinstance(latent_pixels, int):
+        return scale * latent_pixels
+    return _USUAL_PIXELS
+
+
+def _default_steps(pipeline: Any) -> int:
+    default = inspect.signature(type(pipeline).__call__).parameters["num_inference_steps"].default
+    return default if isinstance(default, int) else _USUAL_STEPS
+
+
+def _text_length(pipeline: Any) -> dict[str, CallArgument]:
+    """Pipelines pad prompts to ``max_sequence_length``, whatever their tokenizer was made for."""
+    parameter = inspect.signature(type(pipeline).__call__).parameters.get("max_sequence_length")
+    if parameter is None or not isinstance(parameter.default, int):
+        return {}
+    lengths = [
+        component.model_max_length
+        for component in pipeline.components.values()
+        if isinstance(getattr(component, "model_max_length", None), int)
+    ]
+    longest = max(lengths, default=parameter.default)
+    return {"max_sequence_length": longest} if longest < parameter.default else {}

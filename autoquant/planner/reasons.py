@@ -1,0 +1,58 @@
+"""Why each component of a plan is as it is, in one line, from what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from autoquant.planner.budget import Budget
+from autoquant.planner.measurement import Measured, Trial
+from autoquant.planner.quantities import gigabytes
+from autoquant.search_spaces.scheme import NONE, Choice
+
+
+def reason(
+    component: str, chosen: Trial, reference: Measured, trials: Sequence[Trial], budget: Budget
+) -> str:
+    """One line for one component of the chosen trial."""
+    assert chosen.measured is not None
+    choice = chosen.candidate.components[component]
+    before = reference.component_gb[component]
+    after = chosen.measured.component_gb[component]
+    if choice.scheme == NONE:
+        return f"stays in {chosen.candidate.runtime.compute_dtype}: {gigabytes(after)}" + (
+            ", projections fused" if choice.fuse_qkv else ""
+        )
+    text = (
+        f"{gigabytes(before)} becomes {gigabytes(after)} "
+        f"({chosen.measured.quantized_layers[component]} layers quantized)"
+    )
+    if budget.vram_gb is not None and chosen.measured.peak_gb - after + before > budget.vram_gb:
+        text += f"; unquantized it would not fit {gigabytes(budget.vram_gb)}"
+    return text + _measured_alternative(component, choice, chosen, trials)
+
+
+def _measured_alternative(
+    component: str, choice: Choice, chosen: Trial, trials: Sequence[Trial]
+) -> str:
+    """Name the nearest trial that differs in this component alone."""
+    assert chosen.measured is not None
+    alike = [
+        trial
+        for trial in trials
+        if trial.measured is not None
+        and trial.candidate.components[component] != choice
+        and all(
+            trial.candidate.components[name] == other
+            for name, other in chosen.candidate.components.items()
+            if name != component
+        )
+    ]
+    if not alike:
+        return ""
+    other = min(alike, key=lambda trial: trial.measured.loss if trial.measured else 0.0)
+    assert other.measured is not None
+    scheme = other.candidate.components[component].scheme
+    return (
+        f"; {scheme} here: loss {other.measured.loss:.4g} instead of {chosen.measured.loss:.4g}, "
+        f"peak {gigabytes(other.measured.peak_gb)} instead of {gigabytes(chosen.measured.peak_gb)}"
+    )

@@ -1,0 +1,187 @@
+"""The Optuna study over whole candidates: fidelity is the objective, the budget the constraints."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import optuna
+from optuna.trial import TrialState
+
+from autoquant.errors import CandidateFailed, InputError
+from autoquant.planner.budget import Budget
+from autoquant.planner.candidate import Candidate, Runtime
+from autoquant.planner.evaluator import Evaluator
+from autoquant.planner.measurement import Trial
+from autoquant.planner.parameters import (
+    number_of_candidates,
+    parameters_of,
+    suggest,
+    uniform_candidates,
+    unquantized,
+)
+from autoquant.planner.progress import OnProgress, Progress, silent
+from autoquant.planner.selection import excess, is_feasible
+from autoquant.search_spaces.space import SearchSpace
+
+# The sampler may propose a candidate again; after this many repeats in a row it has nothing new.
+_MOST_REPEATS = 100
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """How much to spend.
+
+    Attributes:
+        trials: Most candidates to measure.
+        time_limit_s: Wall seconds after which no further candidate is started.
+        seed: Seed of the sampler.
+    """
+
+    trials: int = 40
+    time_limit_s: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.trials < 1:
+            raise InputError(f"trials must be at least 1, got {self.trials}.")
+        if self.time_limit_s is not None and not self.time_limit_s > 0:
+            raise InputError(f"time_limit must be above 0 seconds, got {self.time_limit_s:g}.")
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """Every trial in order, and how the search ended."""
+
+    trials: tuple[Trial, ...]
+    seconds: float
+    interrupted: bool
+
+
+class Search:
+    """One study over a space, answered by an evaluator."""
+
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        space: SearchSpace,
+        budget: Budget,
+        settings: SearchSettings,
+        runtime: Runtime,
+        on_progress: OnProgress = silent,
+    ) -> None:
+        self._evaluator = evaluator
+        self._space = space
+        self._budget = budget
+        self._settings = settings
+        self._runtime = runtime
+        self._on_progress = on_progress
+        self._finished: dict[str, Trial] = {}
+        self._started = time.monotonic()
+        self._study = optuna.create_study(
+            direction="minimize",
+            sampler=optuna.samplers.TPESampler(seed=settings.seed, group=True, multivariate=True),
+        )
+
+    def run(self) -> SearchResult:
+        """Measure candidates until the trials, the time or the space is used up, or on Ctrl-C."""
+        for candidate in [
+            unquantized(self._space, self._runtime),
+            *uniform_candidates(self._space, self._runtime),
+        ]:
+            self._study.enqueue_trial(
+                dict(parameters_of(candidate, self._space)), skip_if_exists=True
+            )
+        interrupted = False
+        try:
+            repeats = 0
+            while not self._is_over() and repeats < _MOST_REPEATS:
+                repeats = 0 if self._try_one() else repeats + 1
+        except KeyboardInterrupt:
+            interrupted = True
+        return SearchResult(
+            trials=tuple(self._finished.values()),
+            seconds=time.monotonic() - self._started,
+            interrupted=interrupted,
+        )
+
+    def _is_over(self) -> bool:
+        limit = self._settings.time_limit_s
+        return len(self._finished) >= min(
+            self._settings.trials, number_of_candidates(self._space)
+        ) or (limit is not None and time.monotonic() - self._started >= limit)
+
+    def _try_one(self) -> bool:
+        """Ask, measure, tell; returns whether the candidate was new."""
+        proposal = self._study.ask()
+        candidate = suggest(proposal, self._space, self._runtime)
+        known = self._finished.get(candidate.key)
+        trial = known or self._measure(candidate)
+        self._tell(proposal, trial)
+        if known is None:
+            self._finished[candidate.key] = trial
+            self._report(trial)
+        return known is None
+
+    def _measure(self, candidate: Candidate) -> Trial:
+        number = len(self._finished)
+        try:
+            measured = self._evaluator.measure(candidate)
+        except CandidateFailed as failure:
+            return Trial(number=number, candidate=candidate, failure=str(failure))
+        return Trial(number=number, candidate=candidate, measured=measured)
+
+    def _tell(self, proposal: optuna.Trial, trial: Trial) -> None:
+        if trial.measured is None:
+            proposal.set_user_attr("failure", trial.failure)
+            self._study.tell(proposal, state=TrialState.FAIL)
+            return
+        for name, missed in excess(trial.measured, self._budget).items():
+            proposal.set_constraint(name, missed)
+        proposal.set_user_attr("peak_gb", trial.measured.peak_gb)
+        proposal.set_user_attr("latency_s", trial.measured.latency_s.median)
+        self._study.tell(proposal, trial.measured.loss)
+
+    def _report(self, trial: Trial) -> None:
+        elapsed = time.monotonic() - self._started
+        done = len(self._finished)
+        total = min(self._settings.trials, number_of_candidates(self._space))
+        left = elapsed / done * (total - done)
+        if self._settings.time_limit_s is not None:
+            left = min(left, max(0.0, self._settings.time_limit_s - elapsed))
+        self._on_progress(
+            Progress("search", done, total, trial, self._best(), elapsed, seconds_left=left)
+        )
+
+    def _best(self) -> Trial | None:
+        feasible = [
+            (trial.measured.loss, trial.number)
+            for trial in self._finished.values()
+            if trial.measured is not None and is_feasible(trial.measured, self._budget)
+        ]
+        if not feasible:
+            return None
+        number = min(feasible)[1]
+        return next(trial for trial in self._finished.values() if trial.number == number)
+
+
+def search(
+    evaluator: Evaluator,
+    space: SearchSpace,
+    budget: Budget,
+    settings: SearchSettings | None = None,
+    runtime: Runtime | None = None,
+    on_progress: OnProgress = silent,
+) -> SearchResult:
+    """Search ``space`` for candidates of least loss that keep ``budget``.
+
+    The same seed and the same measurements give the same trials in the same order.
+    """
+    return Search(
+        evaluator,
+        space,
+        budget,
+        settings or SearchSettings(),
+        runtime or Runtime(),
+        on_progress,
+    ).run()

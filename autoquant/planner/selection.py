@@ -1,0 +1,147 @@
+"""Which of the measured candidates is the plan: pure functions over trials."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from autoquant.errors import InfeasibleBudget
+from autoquant.metrics.statistics import paired_difference
+from autoquant.planner.budget import Budget
+from autoquant.planner.measurement import Measured, Trial
+from autoquant.planner.quantities import gigabytes, seconds
+
+RULE = (
+    "least loss; among candidates whose loss cannot be told from it, the fastest; among those "
+    "whose latency cannot be told apart, the one with the lowest peak memory"
+)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The chosen trial, the ones that cannot be told from it, and the Pareto set."""
+
+    chosen: Trial
+    tied: tuple[Trial, ...]
+    pareto: tuple[Trial, ...]
+
+
+def excess(measured: Measured, budget: Budget) -> dict[str, float]:
+    """How far each stated limit is missed; 0 or less means that it is kept."""
+    values = {
+        "vram_gb": measured.peak_gb,
+        "latency_s": measured.latency_s.median,
+        "load_peak_gb": measured.load_peak_gb,
+        "max_loss": measured.loss,
+    }
+    limits = {name: getattr(budget, name) for name in values}
+    return {name: values[name] - limit for name, limit in limits.items() if limit is not None}
+
+
+def is_feasible(measured: Measured, budget: Budget) -> bool:
+    """Whether every stated limit is kept."""
+    return all(missed <= 0 for missed in excess(measured, budget).values())
+
+
+def pareto_set(trials: Sequence[Trial]) -> tuple[Trial, ...]:
+    """Measured trials that no other beats in loss, peak memory and latency, smallest peak first."""
+    measured = [trial for trial in trials if trial.measured is not None]
+    front = [trial for trial in measured if not any(_dominates(other, trial) for other in measured)]
+    return tuple(sorted(front, key=lambda trial: (_objectives(trial)[1], trial.number)))
+
+
+def choose(trials: Sequence[Trial], budget: Budget) -> Selection:
+    """Choose by ``RULE`` among the feasible trials.
+
+    Raises:
+        InfeasibleBudget: No measured trial keeps every limit; the message names the nearest.
+    """
+    feasible = [t for t in trials if t.measured is not None and is_feasible(t.measured, budget)]
+    if not feasible:
+        raise InfeasibleBudget(_nearest_point(trials, budget))
+    best = min(feasible, key=lambda trial: (_measured(trial).loss, trial.number))
+    equal_in_loss = [trial for trial in feasible if _same_loss(trial, best)]
+    fastest = min(equal_in_loss, key=lambda t: (_measured(t).latency_s.median, t.number))
+    equal_in_both = [trial for trial in equal_in_loss if _same_latency(trial, fastest)]
+    chosen = min(equal_in_both, key=lambda t: (_measured(t).peak_gb, _measured(t).loss, t.number))
+    tied = tuple(trial for trial in equal_in_loss if trial is not chosen)
+    return Selection(chosen=chosen, tied=tied, pareto=pareto_set(trials))
+
+
+def _measured(trial: Trial) -> Measured:
+    assert trial.measured is not None
+    return trial.measured
+
+
+def _objectives(trial: Trial) -> tuple[float, float, float]:
+    measured = _measured(trial)
+    return measured.loss, measured.peak_gb, measured.latency_s.median
+
+
+def _dominates(one: Trial, other: Trial) -> bool:
+    ours, theirs = _objectives(one), _objectives(other)
+    return ours != theirs and all(a <= b for a, b in zip(ours, theirs, strict=True))
+
+
+def _same_loss(trial: Trial, best: Trial) -> bool:
+    ours, theirs = _measured(trial), _measured(best)
+    if ours.loss == theirs.loss:
+        return True
+    difference = paired_difference(
+        ours.fidelity[ours.metric].per_image, theirs.fidelity[theirs.metric].per_image
+    )
+    if difference.low is None or difference.high is None:
+        return False
+    return difference.low <= 0 <= difference.high
+
+
+def _same_latency(trial: Trial, fastest: Trial) -> bool:
+    return _measured(trial).latency_s.low <= _measured(fastest).latency_s.high
+
+
+def _nearest_point(trials: Sequence[Trial], budget: Budget) -> str:
+    measured = [trial for trial in trials if trial.measured is not None]
+    if not measured:
+        reasons = sorted({trial.failure for trial in trials if trial.failure})
+        return "No candidate could be measured: " + "; ".join(reasons[:3])
+    smallest = min(measured, key=lambda trial: _measured(trial).peak_gb)
+    nearest = min(measured, key=lambda trial: (_relative_excess(trial, budget), trial.number))
+    parts = [
+        f"Nothing that was measured keeps {describe(budget)}.",
+        f"{_needs(nearest, budget)} would be enough for {nearest.candidate.label};",
+        f"the smallest found needs {gigabytes(_measured(smallest).peak_gb)}",
+    ]
+    if budget.latency_s is not None:
+        fastest = min(measured, key=lambda trial: _measured(trial).latency_s.median)
+        parts[-1] += f", the fastest takes {seconds(_measured(fastest).latency_s.median)}"
+    return " ".join(parts) + "."
+
+
+def describe(budget: Budget) -> str:
+    """The stated limits in words."""
+    limits = [
+        ("{} of memory", budget.vram_gb, gigabytes),
+        ("{} a call", budget.latency_s, seconds),
+        ("{} while loading", budget.load_peak_gb, gigabytes),
+        ("a loss of {}", budget.max_loss, "{:g}".format),
+    ]
+    stated = [text.format(unit(limit)) for text, limit, unit in limits if limit is not None]
+    return " and ".join(stated) or "no limit at all"
+
+
+def _relative_excess(trial: Trial, budget: Budget) -> float:
+    limits: dict[str, float] = budget.model_dump()
+    missed = excess(_measured(trial), budget)
+    return sum(max(0.0, by) / max(limits[name], 1e-9) for name, by in missed.items())
+
+
+def _needs(trial: Trial, budget: Budget) -> str:
+    measured = _measured(trial)
+    missed = {name for name, by in excess(measured, budget).items() if by > 0}
+    texts = {
+        "vram_gb": gigabytes(measured.peak_gb),
+        "latency_s": seconds(measured.latency_s.median),
+        "load_peak_gb": f"{gigabytes(measured.load_peak_gb)} while loading",
+        "max_loss": f"a loss of {measured.loss:.4g}",
+    }
+    return " and ".join(text for name, text in texts.items() if name in missed)

@@ -1,0 +1,216 @@
+"""Where a pipeline comes from: the embedded demo, a local directory, or a hub repository.
+
+Nothing here imports torch: what is wrong with a model path is said before anything heavy is loaded.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from autoquant import demo
+from autoquant.errors import InputError, UnsupportedPipeline
+
+DEMO = "demo"
+IN_MEMORY = "<in memory>"
+_MODEL_INDEX = "model_index.json"
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_REPOSITORY_ID = re.compile(r"[A-Za-z0-9][\w.\-]*/[A-Za-z0-9][\w.\-]*")
+_REPOSITORY_TYPES = {"diffusers", "transformers"}
+
+
+class PipelineSource(BaseModel):
+    """A pipeline as it is named in a plan.
+
+    Attributes:
+        location: ``demo``, a hub id, or a directory (``~`` stands for the home directory).
+        revision: The hub commit, if the location is a hub id.
+        variant: The weight variant, like ``fp16``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    location: str
+    revision: str | None = None
+    variant: str | None = None
+
+
+class ModelIndex(BaseModel):
+    """What ``model_index.json`` says: the pipeline class, each component's library and class."""
+
+    model_config = ConfigDict(frozen=True)
+
+    class_name: str
+    components: dict[str, tuple[str, str]]
+
+    def model_class(self, component: str) -> type[Any]:
+        """The diffusers or transformers class of ``component``.
+
+        Raises:
+            UnsupportedPipeline: The class is not one of an installed diffusers or transformers.
+        """
+        library, class_name = self.components[component]
+        module = importlib.import_module(library)
+        found = getattr(module, class_name, None)
+        if not isinstance(found, type):
+            raise UnsupportedPipeline(
+                f"{component} is a {library}.{class_name}, which the installed {library} does not "
+                f"have; upgrade it: pip install -U {library}"
+            )
+        return found
+
+
+def find_source(
+    model: str, *, revision: str | None = None, variant: str | None = None
+) -> PipelineSource:
+    """Tell what a user's MODEL names.
+
+    Raises:
+        InputError: It is neither ``demo``, nor an existing directory, nor shaped like a hub id.
+    """
+    if model == DEMO and not Path(model).exists():
+        return PipelineSource(location=DEMO)
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return PipelineSource(location=without_home(path.resolve()), variant=variant)
+    if path.is_file():
+        raise UnsupportedPipeline(
+            f"{model} is a single file; pass a diffusers directory or a hub id instead."
+        )
+    if _REPOSITORY_ID.fullmatch(model):
+        return PipelineSource(location=model, revision=revision, variant=variant)
+    raise InputError(
+        f"No model at {model!r}: it is no directory, and a hub id looks like 'owner/name'. "
+        "'demo' names the embedded demo pipeline."
+    )
+
+
+def local_directory(source: PipelineSource, *, download: bool = True) -> Path:
+    """The directory that holds ``source``, fetched from the hub if need be.
+
+    Args:
+        source: What to find.
+        download: Whether to fetch the weights too, or only ``model_index.json``.
+
+    Raises:
+        InputError: The directory or repository does not exist, is gated, or cannot be reached.
+    """
+    if source.location == DEMO:
+        return demo.pipeline_directory()
+    if source.location == IN_MEMORY:
+        raise InputError(
+            "The plan was made from a pipeline in memory; say where its weights are: "
+            "plan.load(source=DIRECTORY)."
+        )
+    path = Path(source.location).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_absolute() or not _REPOSITORY_ID.fullmatch(source.location):
+        raise InputError(
+            f"The model directory {source.location} does not exist on this machine; "
+            "pass its new place as the source."
+        )
+    return _from_hub(source, download=download)
+
+
+def read_model_index(directory: Path, *, trust_remote_code: bool = False) -> ModelIndex:
+    """Read and check a pipeline directory's ``model_index.json``.
+
+    Raises:
+        UnsupportedPipeline: The file is missing or damaged, or names code that is not part of
+            diffusers or transformers while ``trust_remote_code`` is false.
+    """
+    path = directory / _MODEL_INDEX
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UnsupportedPipeline(
+            f"{directory} is no diffusers pipeline: it has no {_MODEL_INDEX}."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise UnsupportedPipeline(f"{path} cannot be read: {error}.") from error
+    if not isinstance(entries, dict):
+        raise UnsupportedPipeline(f"{path} must hold a JSON object.")
+    class_name = entries.get("_class_name")
+    if not isinstance(class_name, str) or not _IDENTIFIER.fullmatch(class_name):
+        if isinstance(class_name, list) and trust_remote_code:
+            raise UnsupportedPipeline(
+                f"{path} names a custom pipeline class {class_name!r}: load it yourself with "
+                "diffusers and pass the pipeline object to autoquant()."
+            )
+        raise UnsupportedPipeline(
+            f"{path} names the pipeline class {class_name!r}, which is not a plain diffusers class."
+        )
+    return ModelIndex(class_name=class_name, components=_read_components(path, entries))
+
+
+def _read_components(path: Path, entries: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    components: dict[str, tuple[str, str]] = {}
+    for name, entry in entries.items():
+        if name.startswith("_") or not (isinstance(entry, list) and len(entry) == 2):
+            continue
+        library, class_name = entry
+        if library is None or class_name is None:
+            continue
+        if not all(isinstance(x, str) and _IDENTIFIER.fullmatch(x) for x in (name, *entry)):
+            raise UnsupportedPipeline(f"{path}: the component {name!r} is damaged: {entry!r}.")
+        if library not in _REPOSITORY_TYPES and not _is_pipeline_module(library):
+            raise UnsupportedPipeline(
+                f"{path}: the component {name!r} comes from {library!r}, code outside diffusers "
+                "and transformers. Nothing of it was run; load the pipeline yourself if you trust "
+                "it, and pass the object to autoquant()."
+            )
+        components[name] = (library, class_name)
+    return components
+
+
+def _is_pipeline_module(name: str) -> bool:
+    spec = importlib.util.find_spec("diffusers")
+    if spec is None or not spec.submodule_search_locations:
+        return False
+    return (Path(spec.submodule_search_locations[0]) / "pipelines" / name).is_dir()
+
+
+def _from_hub(source: PipelineSource, *, download: bool) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        if not download:
+            index = hf_hub_download(source.location, _MODEL_INDEX, revision=source.revision)
+            return Path(index).parent
+        from diffusers import DiffusionPipeline
+
+        return Path(
+            DiffusionPipeline.download(
+                source.location,
+                revision=source.revision,
+                variant=source.variant,
+                use_safetensors=True,
+            )
+        )
+    except LocalEntryNotFoundError as error:
+        raise InputError(
+            f"{source.location} is not in the local cache and the hub cannot be reached; "
+            "check the network, or pass a local directory."
+        ) from error
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+        first_line = (
+            str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        )
+        raise InputError(
+            f"Cannot get {source.location} from the hub: {first_line} "
+            "(gated repositories need `hf auth login`)."
+        ) from error
+
+
+def without_home(path: Path) -> str:
+    """``path`` as text, with ``~`` for the home directory, so that plans name no user."""
+    home = Path.home()
+    return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from autoquant.errors import InputError
+from autoquant.planner.budget import Budget
+from autoquant.planner.candidate import Candidate, Runtime
+from autoquant.planner.evaluator import RecordedEvaluator
+from autoquant.planner.measurement import Measured
+from autoquant.planner.parameters import (
+    number_of_candidates,
+    parameters_of,
+    uniform_candidates,
+    unquantized,
+)
+from autoquant.planner.progress import Progress
+from autoquant.planner.search import SearchResult, SearchSettings, search
+from autoquant.planner.selection import choose
+from autoquant.search_spaces.scheme import Choice
+from autoquant.search_spaces.space import ComponentSpace, SearchSpace
+from tests.planner.measurements import measured
+
+BITS = {"none": 16, "fake:int8": 8, "fake:int4": 4, "fake:int2": 2}
+SPACE = SearchSpace(
+    components={
+        name: ComponentSpace(
+            schemes=tuple(BITS), exclusions=((), ("proj_out",)), fuse_qkv=(False, True)
+        )
+        for name in ("transformer", "text_encoder")
+    },
+    struck=(),
+)
+
+
+def every_candidate() -> list[Candidate]:
+    choices = [
+        Choice(scheme=scheme, exclusions=exclusions, fuse_qkv=fused)
+        for scheme in BITS
+        for exclusions in (((), ("proj_out",)) if scheme != "none" else ((),))
+        for fused in (False, True)
+    ]
+    return [
+        Candidate(components={"transformer": transformer, "text_encoder": encoder})
+        for transformer, encoder in itertools.product(choices, choices)
+    ]
+
+
+def additive(candidate: Candidate) -> Measured:
+    """Memory and loss add up; leaving out proj_out costs memory and saves half of the loss."""
+    peak = loss = 0.0
+    for weight, choice in zip((4.0, 1.0), candidate.components.values(), strict=True):
+        peak += weight * BITS[choice.scheme] / 16 + 0.1 * len(choice.exclusions)
+        damage = {16: 0.0, 8: 0.01, 4: 0.1, 2: 0.6}[BITS[choice.scheme]]
+        loss += weight * damage * (0.5 if choice.exclusions else 1.0)
+    fused = sum(choice.fuse_qkv for choice in candidate.components.values())
+    return measured(loss=loss, peak_gb=peak, latency_s=2.0 - 0.1 * fused)
+
+
+TABLE = {candidate.key: additive(candidate) for candidate in every_candidate()}
+
+
+def run(budget: Budget, trials: int = 60, seed: int = 0) -> SearchResult:
+    return search(RecordedEvaluator(TABLE), SPACE, budget, SearchSettings(trials=trials, seed=seed))
+
+
+def test_the_space_holds_what_its_choices_multiply_to() -> None:
+    assert number_of_candidates(SPACE) == len(TABLE) == 14**2
+
+
+def test_the_unquantized_pipeline_is_tried_first_and_then_each_scheme_everywhere() -> None:
+    result = run(Budget.of(vram_gb=3), trials=4)
+    assert [trial.candidate for trial in result.trials] == [
+        unquantized(SPACE, Runtime()),
+        *uniform_candidates(SPACE, Runtime()),
+    ]
+
+
+def test_parameters_leave_out_exclusions_where_nothing_is_quantized() -> None:
+    assert parameters_of(unquantized(SPACE, Runtime()), SPACE) == {
+        "transformer.scheme": "none",
+        "transformer.fuse_qkv": False,
+        "text_encoder.scheme": "none",
+        "text_encoder.fuse_qkv": False,
+    }
+
+
+def test_the_same_seed_and_measurements_give_the_same_trials() -> None:
+    budget = Budget.of(vram_gb=2)
+    assert run(budget).trials == run(budget).trials
+    assert run(budget, seed=1).trials != run(budget, seed=2).trials
+
+
+@pytest.mark.parametrize("vram_gb", [6, 2.9, 1.6])
+def test_the_search_comes_near_the_exhaustive_best(vram_gb: float) -> None:
+    budget = Budget.of(vram_gb=vram_gb)
+    best = min(m.loss for m in TABLE.values() if m.peak_gb <= vram_gb)
+    chosen = choose(run(budget, trials=80).trials, budget).chosen
+    assert chosen.measured is not None
+    assert chosen.measured.peak_gb <= vram_gb
+    assert chosen.measured.loss <= best + 0.05
+
+
+def test_no_candidate_is_measured_twice_and_a_small_space_ends_the_search() -> None:
+    result = run(Budget.of(vram_gb=2), trials=10_000)
+    keys = [trial.candidate.key for trial in result.trials]
+    assert len(keys) == len(set(keys)) <= len(TABLE)
+
+
+def test_a_candidate_that_cannot_be_measured_is_a_failed_trial_with_its_reason() -> None:
+    only_unquantized = unquantized(SPACE, Runtime())
+    evaluator = RecordedEvaluator({only_unquantized.key: TABLE[only_unquantized.key]})
+    result = search(evaluator, SPACE, Budget.of(vram_gb=9), SearchSettings(trials=3))
+    assert result.trials[0].failure is None
+    assert "No measurement is recorded" in str(result.trials[1].failure)
+    assert choose(result.trials, Budget.of(vram_gb=9)).chosen.number == 0
+
+
+def test_an_interrupt_keeps_the_trials_so_far() -> None:
+    def interrupt_after_three(progress: Progress) -> None:
+        if progress.done == 3:
+            raise KeyboardInterrupt
+
+    result = search(
+        RecordedEvaluator(TABLE),
+        SPACE,
+        Budget.of(vram_gb=2),
+        SearchSettings(trials=20),
+        on_progress=interrupt_after_three,
+    )
+    assert result.interrupted
+    assert len(result.trials) == 3
+
+
+def test_the_time_limit_stops_the_search() -> None:
+    result = search(
+        RecordedEvaluator(TABLE),
+        SPACE,
+        Budget.of(vram_gb=2),
+        SearchSettings(trials=1000, time_limit_s=1e-9),
+    )
+    assert result.trials == ()
+
+
+@pytest.mark.parametrize("settings", [{"trials": 0}, {"time_limit_s": 0.0}])
+def test_settings_that_allow_nothing_are_refused(settings: dict[str, float]) -> None:
+    with pytest.raises(InputError, match="must be"):
+        SearchSettings(**settings)  # type: ignore[arg-type]
