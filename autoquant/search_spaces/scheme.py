@@ -1,4 +1,4 @@
-"""What a choice for one component is: a scheme, the layers left out of it, and fused projections."""
+"""The choice for one component: a scheme, the layers left out of it, fused projections or not."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ NONE = "none"
 
 
 class Scheme(BaseModel):
-    """A backend and a precision, written ``backend:precision``; ``none`` keeps the compute dtype."""
+    """A backend and a precision, written ``backend:precision``; ``none`` changes nothing."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -29,7 +29,8 @@ class Scheme(BaseModel):
         backend, separator, precision = text.partition(":")
         if not (separator and backend and precision):
             raise InputError(
-                f"A scheme must be 'none' or 'backend:precision' (like 'torchao:int8wo'), got {text!r}."
+                f"A scheme must be 'none' or 'backend:precision', like 'torchao:int8wo', "
+                f"got {text!r}."
             )
         return cls(backend=backend, precision=precision)
 

@@ -1,0 +1,126 @@
+"""Which nn.Linear layers of a module can be quantized at all, and which hide a trap.
+
+Everything here is read from the module: its layer types, its parameters, what its authors ask to
+keep in float32, and which weights its own ``forward`` asks for their dtype. Meta tensors will do.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# Below these sizes the scales and code books cost more than the narrow weights save: bitsandbytes
+# keeps 64 bytes of code book and 4 bytes a block of 64 beside each weight (its QuantState).
+SMALLEST_WIDTH = 16
+SMALLEST_WEIGHT = 1024
+
+# `self.wo.weight.dtype` (transformers T5) and `next(iter(self.time_embedder.parameters())).dtype`
+# (diffusers Wan): activations are cast to whatever the quantized weight reports.
+_DTYPE_READ = re.compile(
+    r"self\.(?P<path>\w+(?:\.\w+)*?)\.(?:weight\.dtype\b|parameters\(\)\s*\)*\s*\.dtype\b)"
+)
+_INT8_TOLERANT = "torch.int8"
+
+
+def linears(module: nn.Module) -> dict[str, nn.Linear]:
+    """Every ``nn.Linear`` of ``module`` by path, subclasses included, each once."""
+    from torch import nn
+
+    return {
+        path: layer
+        for path, layer in module.named_modules()
+        if isinstance(layer, nn.Linear) and path
+    }
+
+
+def plain_linears(module: nn.Module) -> dict[str, nn.Linear]:
+    """The layers any backend may try: exactly ``nn.Linear``, floating, untied, big enough to gain.
+
+    A subclass is left out because its owner may read the weight without calling the layer, as
+    ``nn.MultiheadAttention`` does with its output projection.
+    """
+    from torch import nn
+
+    tied = _tied_parameters(module)
+    return {
+        path: layer
+        for path, layer in linears(module).items()
+        if type(layer) is nn.Linear
+        and layer.weight.dtype.is_floating_point
+        and layer.weight.dtype.itemsize > 1
+        and f"{path}.weight" not in tied
+        and layer.in_features >= SMALLEST_WIDTH
+        and layer.weight.numel() >= SMALLEST_WEIGHT
+    }
+
+
+@dataclass(frozen=True)
+class DtypeSensitive:
+    """Layers that break when their stored dtype is not the dtype they compute in.
+
+    Attributes:
+        layers: Paths whose stored dtype must stay a floating compute dtype.
+        tolerate_int8: Those of them whose model has a branch of its own for int8 weights.
+    """
+
+    layers: frozenset[str]
+    tolerate_int8: frozenset[str]
+
+
+def dtype_sensitive(module: nn.Module) -> DtypeSensitive:
+    """Find the layers whose dtype the model's code reads or whose authors keep in float32."""
+    read: set[str] = set()
+    tolerant: set[str] = set()
+    reads = {kind: _dtype_reads(kind) for kind in {type(owner) for owner in module.modules()}}
+    for owner_path, owner in module.named_modules():
+        for attribute, tolerates_int8 in reads[type(owner)]:
+            path = f"{owner_path}.{attribute}" if owner_path else attribute
+            read.add(path)
+            if tolerates_int8:
+                tolerant.add(path)
+    kept = _kept_in_float32(module)
+    layers = {
+        path
+        for path in linears(module)
+        if any(path == root or path.startswith(f"{root}.") for root in read)
+        or any(pattern.search(path) for pattern in kept)
+    }
+    return DtypeSensitive(frozenset(layers), frozenset(layers & tolerant))
+
+
+def _dtype_reads(owner: type[nn.Module]) -> tuple[tuple[str, bool], ...]:
+    """Attribute paths whose dtype ``forward`` reads, and whether it treats int8 apart."""
+    try:
+        source = inspect.getsource(owner.forward)
+    except (OSError, TypeError):  # a class typed at a prompt, or compiled, has no source to read
+        return ()
+    tolerates_int8 = _INT8_TOLERANT in source
+    paths = dict.fromkeys(match["path"] for match in _DTYPE_READ.finditer(source))
+    return tuple((path, tolerates_int8) for path in paths)
+
+
+def _kept_in_float32(module: nn.Module) -> list[re.Pattern[str]]:
+    names: set[str] = set()
+    for submodule in module.modules():
+        for attribute in ("_keep_in_fp32_modules", "_keep_in_fp32_modules_strict"):
+            declared = getattr(submodule, attribute, None)
+            if isinstance(declared, (list, tuple, set, frozenset)):
+                names.update(declared)
+    return [re.compile(rf"(?:^|\.){re.escape(name)}(?:\.|$)") for name in sorted(names)]
+
+
+def _tied_parameters(module: nn.Module) -> set[str]:
+    """Names of the parameters that have a second name, or share their memory with another."""
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    keys = {
+        name: parameter.data_ptr() or id(parameter)  # meta tensors have no address
+        for name, parameter in parameters.items()
+    }
+    times = Counter(keys.values())
+    return {name for name, key in keys.items() if times[key] > 1}

@@ -1,0 +1,173 @@
+"""What may be tried for each component of a pipeline on this machine, as plain data.
+
+Reading a space needs no torch; only ``open_space`` looks at modules.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict
+
+from autoquant.errors import BackendUnavailable
+from autoquant.search_spaces import backends as registry
+from autoquant.search_spaces.backends import Backend
+from autoquant.search_spaces.backends.base import require_precision
+from autoquant.search_spaces.fuse import can_fuse
+from autoquant.search_spaces.linears import plain_linears
+from autoquant.search_spaces.scheme import NONE, Scheme
+from autoquant.search_spaces.sensitivity import generic, sensitive_tiers
+
+if TYPE_CHECKING:
+    from torch import nn
+
+EVERY_SCHEME = "*"
+
+
+class ComponentSpace(BaseModel):
+    """What is open to one component.
+
+    Attributes:
+        schemes: ``none`` first, then the schemes that can run here.
+        exclusions: Sets of exact module paths, each sorted: the empty set, then each the one before
+            and further sensitive layers.
+        fuse_qkv: ``(False,)``, or ``(False, True)`` where the model can fuse.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schemes: tuple[str, ...]
+    exclusions: tuple[tuple[str, ...], ...] = ((),)
+    fuse_qkv: tuple[bool, ...] = (False,)
+
+
+class Struck(BaseModel):
+    """A scheme that is not tried, and why; the scheme ``*`` strikes the whole component."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    component: str
+    scheme: str
+    reason: str
+
+
+class SearchSpace(BaseModel):
+    """The components to decide on, in the pipeline's order, and all that was struck out."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    components: dict[str, ComponentSpace]
+    struck: tuple[Struck, ...] = ()
+
+
+def open_space(
+    pipeline_class_name: str,
+    modules: Mapping[str, nn.Module],
+    device_type: str,
+    backends: Sequence[str] | None = None,
+) -> SearchSpace:
+    """Find out what may be tried for each of ``modules``.
+
+    Args:
+        pipeline_class_name: Like ``FluxPipeline``; decides which layers count as sensitive.
+        modules: The pipeline's torch modules by component name; they may be on the meta device.
+        device_type: Where the pipeline will run, like ``cuda`` or ``cpu``.
+        backends: Backends to search (``torchao``), or single schemes (``bitsandbytes:fp4``); None
+            searches all that are usable.
+
+    Raises:
+        BackendUnavailable: A backend or scheme asked for is unknown or cannot run here.
+    """
+    usable, unusable = _schemes(device_type, backends)
+    components: dict[str, ComponentSpace] = {}
+    struck: list[Struck] = []
+    for name, module in modules.items():
+        reason = _not_searched(module)
+        if reason is not None:
+            struck.append(Struck(component=name, scheme=EVERY_SCHEME, reason=reason))
+            continue
+        struck += [
+            Struck(component=name, scheme=scheme, reason=reason)
+            for scheme, reason in unusable.items()
+        ]
+        schemes = [NONE]
+        for scheme, owner in usable.items():
+            if owner.quantizable_layers(module, Scheme.parse(scheme).precision):
+                schemes.append(scheme)
+            else:
+                reason = f"no layer of this {type(module).__name__} has a shape that fits"
+                struck.append(Struck(component=name, scheme=scheme, reason=reason))
+        components[name] = ComponentSpace(
+            schemes=tuple(schemes),
+            exclusions=_exclusions(pipeline_class_name, module),
+            fuse_qkv=(False, True) if can_fuse(module) else (False,),
+        )
+    return SearchSpace(components=components, struck=tuple(struck))
+
+
+def _schemes(
+    device_type: str, asked: Sequence[str] | None
+) -> tuple[dict[str, Backend], dict[str, str]]:
+    """The usable schemes with their backends, and the unusable ones with the reasons."""
+    usable: dict[str, Backend] = {}
+    unusable: dict[str, str] = {}
+    for owner, precisions in _asked_precisions(asked):
+        before = len(usable)
+        reason: str | None = None
+        for precision in precisions:
+            reason = owner.unavailable(precision, device_type)
+            if reason is None:
+                usable[f"{owner.name}:{precision}"] = owner
+            else:
+                unusable[f"{owner.name}:{precision}"] = reason
+        if asked is not None and len(usable) == before and reason is not None:
+            raise BackendUnavailable(
+                f"The backend {owner.name!r} was asked for but cannot be used here: {reason}."
+            )
+    return usable, unusable
+
+
+def _asked_precisions(asked: Sequence[str] | None) -> list[tuple[Backend, list[str]]]:
+    off = generic().off_by_default
+    if asked is None:
+        return [(owner, _default_precisions(owner, off)) for owner in registry.backends().values()]
+    pairs: list[tuple[Backend, list[str]]] = []
+    for word in asked:
+        if ":" in word:
+            scheme = Scheme.parse(word)
+            owner = registry.backend(scheme.backend)
+            require_precision(owner.name, owner.precisions, scheme.precision)
+            pairs.append((owner, [scheme.precision]))
+        else:
+            owner = registry.backend(word)
+            pairs.append((owner, _default_precisions(owner, off)))
+    return pairs
+
+
+def _default_precisions(owner: Backend, off: Mapping[str, str]) -> list[str]:
+    return [precision for precision in owner.precisions if f"{owner.name}:{precision}" not in off]
+
+
+def _not_searched(module: nn.Module) -> str | None:
+    rules = generic()
+    for rule in rules.not_searched:
+        if re.fullmatch(rule.models, type(module).__name__):
+            return rule.why
+    total = sum(tensor.numel() * tensor.element_size() for tensor in module.parameters())
+    linear = sum(
+        layer.weight.numel() * layer.weight.element_size()
+        for layer in plain_linears(module).values()
+    )
+    if total == 0 or linear < rules.smallest_linear_share * total:
+        share = 100 * linear / total if total else 0.0
+        return f"linear layers hold only {share:.0f}% of this {type(module).__name__}"
+    return None
+
+
+def _exclusions(pipeline_class_name: str, module: nn.Module) -> tuple[tuple[str, ...], ...]:
+    sets: list[tuple[str, ...]] = [()]
+    for paths in sensitive_tiers(pipeline_class_name, module).values():
+        sets.append(tuple(sorted({*sets[-1], *paths})))
+    return tuple(sets)
