@@ -63,7 +63,12 @@ def check_shape(images: Images, n_images: int) -> None:
 
 def displayed(images: Images) -> Images:
     """Clip to [0, 1] and round to 8 bits: what a PNG of ``images`` holds, as float32."""
-    return _to_bytes(images).astype(np.float32) / np.float32(255)
+    return to_bytes(images).astype(np.float32) / np.float32(255)
+
+
+def to_bytes(images: Images) -> NDArray[np.uint8]:
+    """Clip to [0, 1] and round to 8 bits; same shape."""
+    return (np.clip(images, 0, 1) * 255).round().astype(np.uint8)
 
 
 def save_png(images: Images, directory: Path) -> list[Path]:
@@ -73,7 +78,7 @@ def save_png(images: Images, directory: Path) -> list[Path]:
     """
     directory.mkdir(parents=True, exist_ok=True)
     paths = [directory / f"{index:04d}.png" for index in range(len(images))]
-    for path, pixels in zip(paths, _to_bytes(images), strict=True):
+    for path, pixels in zip(paths, to_bytes(images), strict=True):
         unfinished = path.with_name(f".{path.name}.unfinished")
         Image.fromarray(pixels).save(unfinished, format="PNG")
         unfinished.replace(path)
@@ -117,7 +122,3 @@ def _fault(image: Images) -> str | None:
     if widest < CONSTANT_WITHIN:
         return f"is constant: its values span {widest:.4f}, below {CONSTANT_WITHIN:.4f}"
     return None
-
-
-def _to_bytes(images: Images) -> NDArray[np.uint8]:
-    return (np.clip(images, 0, 1) * 255).round().astype(np.uint8)

@@ -18,8 +18,9 @@ class TensorTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     Process memory cannot tell this: the C allocator reuses freed pages, so a process does not grow
     when a step allocates what the last one freed. A storage that several tensors view counts once.
-    Not seen are: tensors made before the mode was entered, unless held or viewed inside, and scratch
-    space that one kernel allocates and frees inside itself, such as a convolution's packed input.
+    Not seen are: tensors made before the mode was entered, unless held or viewed inside, and the
+    scratch space that one kernel allocates and frees inside itself, such as a convolution's packed
+    input or what a fused 4-bit product dequantizes into.
 
     Args:
         device_type: The only kind of storage that counts. Loaders build a skeleton of ``meta``
