@@ -113,41 +113,31 @@ def _schemes(
     """The usable schemes with their backends, and the unusable ones with the reasons."""
     usable: dict[str, Backend] = {}
     unusable: dict[str, str] = {}
-    for owner, precisions in _asked_precisions(asked):
-        before = len(usable)
-        reason: str | None = None
-        for precision in precisions:
-            reason = owner.unavailable(precision, device_type)
+    for word in registry.backends() if asked is None else asked:
+        owner, precisions = _precisions(word)
+        reasons = {precision: owner.unavailable(precision, device_type) for precision in precisions}
+        if asked is not None and all(reasons.values()):
+            raise BackendUnavailable(
+                f"{word!r} was asked for but cannot be used here: {next(iter(reasons.values()))}."
+            )
+        for precision, reason in reasons.items():
             if reason is None:
                 usable[f"{owner.name}:{precision}"] = owner
             else:
                 unusable[f"{owner.name}:{precision}"] = reason
-        if asked is not None and len(usable) == before and reason is not None:
-            raise BackendUnavailable(
-                f"The backend {owner.name!r} was asked for but cannot be used here: {reason}."
-            )
     return usable, unusable
 
 
-def _asked_precisions(asked: Sequence[str] | None) -> list[tuple[Backend, list[str]]]:
+def _precisions(word: str) -> tuple[Backend, list[str]]:
+    """The backend and the precisions that ``torchao`` or ``torchao:int8wo`` asks for."""
+    if ":" in word:
+        scheme = Scheme.parse(word)
+        owner = registry.backend(scheme.backend)
+        require_precision(owner.name, owner.precisions, scheme.precision)
+        return owner, [scheme.precision]
+    owner = registry.backend(word)
     off = generic().off_by_default
-    if asked is None:
-        return [(owner, _default_precisions(owner, off)) for owner in registry.backends().values()]
-    pairs: list[tuple[Backend, list[str]]] = []
-    for word in asked:
-        if ":" in word:
-            scheme = Scheme.parse(word)
-            owner = registry.backend(scheme.backend)
-            require_precision(owner.name, owner.precisions, scheme.precision)
-            pairs.append((owner, [scheme.precision]))
-        else:
-            owner = registry.backend(word)
-            pairs.append((owner, _default_precisions(owner, off)))
-    return pairs
-
-
-def _default_precisions(owner: Backend, off: Mapping[str, str]) -> list[str]:
-    return [precision for precision in owner.precisions if f"{owner.name}:{precision}" not in off]
+    return owner, [name for name in owner.precisions if f"{owner.name}:{name}" not in off]
 
 
 def _not_searched(module: nn.Module) -> str | None:

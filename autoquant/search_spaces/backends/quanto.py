@@ -27,6 +27,9 @@ _SMALLEST_GROUP = 32
 _INT8_WIDTH = 16
 
 
+_CUDA_HOME = "/usr/local/cuda"
+
+
 class Quanto:
     """Per-row scales for 8 bits, per-group scales and shifts for 4 and 2 bits."""
 
@@ -95,7 +98,7 @@ def _cannot_compile(precision: str, device_type: str) -> str | None:
 
 def _has_nvcc() -> bool:
     # The places where torch.utils.cpp_extension looks.
-    homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"]
+    homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), _CUDA_HOME]
     return shutil.which("nvcc") is not None or any(
         home is not None and (Path(home) / "bin" / "nvcc").exists() for home in homes
     )
