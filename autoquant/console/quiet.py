@@ -12,10 +12,14 @@ def quiet_libraries() -> None:
     # torch.load then refuses to unpickle even where a library asks it to
     # (torch/serialization.py, TORCH_FORCE_WEIGHTS_ONLY_LOAD).
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
+    os.environ.setdefault("TORCH_LOGS", "-all")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     warnings.filterwarnings("ignore")
-    for name in ("optuna", "torch", "torchao", "bitsandbytes", "root"):
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    for name in ("torch", "torchao", "bitsandbytes", "root"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -13,7 +13,12 @@ import torch
 from autoquant import __version__, demo
 from autoquant.errors import InfeasibleBudget, InputError, SearchInterrupted
 from autoquant.metrics.device import fingerprint, package_versions, resolve_device
-from autoquant.metrics.fidelity import available_metrics, deciding_metric
+from autoquant.metrics.fidelity import (
+    AUTO,
+    DEFAULT_CLIP_MODEL,
+    available_metrics,
+    deciding_metric,
+)
 from autoquant.planner.budget import Budget
 from autoquant.planner.candidate import Candidate, Runtime
 from autoquant.planner.delivery import Planned, deliver
@@ -51,7 +56,8 @@ def autoquant(
     trials: int = 40,
     time_limit_s: float | None = None,
     seed: int = 0,
-    metric: str = "auto",
+    metric: str = AUTO,
+    clip_model: str = DEFAULT_CLIP_MODEL,
     backends: Sequence[str] | None = None,
     device: str | None = None,
     compute_dtype: str | None = None,
@@ -75,6 +81,7 @@ def autoquant(
         time_limit_s: Wall seconds after which no further candidate is started.
         seed: Seed of the search.
         metric: Deciding metric; ``auto`` is LPIPS where its weights can be had, else FLIP.
+        clip_model: Guard against lost prompts: open_clip's ``MODEL:TAG``, or ``local-dir:PATH``.
         backends: Backends to search; by default every one that is usable here.
         device: Where to measure; by default the accelerator if there is one.
         compute_dtype: ``bfloat16``, ``float16`` or ``float32``; by default that of a half-precision
@@ -105,6 +112,7 @@ def autoquant(
             workload=workload or WorkloadRequest(),
             settings=settings,
             metric=metric,
+            clip_model=clip_model,
             backends=backends,
             device=device,
             compute_dtype=compute_dtype,
@@ -125,7 +133,8 @@ def plan_pipeline(
     *,
     workload: WorkloadRequest,
     settings: SearchSettings,
-    metric: str = "auto",
+    metric: str = AUTO,
+    clip_model: str = DEFAULT_CLIP_MODEL,
     backends: Sequence[str] | None = None,
     device: str | None = None,
     compute_dtype: str | None = None,
@@ -143,7 +152,7 @@ def plan_pipeline(
     on_progress(Progress("reference"))
     try:
         evaluator, space, full_workload, notes = _measure_reference(
-            loader, runtime, workload, torch_device, metric, backends
+            loader, runtime, workload, torch_device, metric, clip_model, backends
         )
     except KeyboardInterrupt:
         raise SearchInterrupted("Interrupted before the reference was measured.") from None
@@ -231,15 +240,18 @@ def _measure_reference(
     request: WorkloadRequest,
     device: torch.device,
     metric: str,
+    clip_model: str,
     backends: Sequence[str] | None,
 ) -> tuple[DeviceEvaluator, SearchSpace, Workload, tuple[str, ...]]:
     built = build_pipeline(loader, Candidate(components={}, runtime=runtime), device)
     workload = workload_for(built.pipeline, request)
     require_call_takes(loader.pipeline_class, workload)
+    # Weights of hundreds of MB are fetched only where the user leaves the metric to us or asks for it.
     metrics, missing = available_metrics(
-        None if metric == "auto" else [metric],
+        None,
         image_size=(workload.height, workload.width),
-        allow_download=True,
+        allow_download=metric in {AUTO, "lpips"},
+        clip_model=clip_model,
     )
     decides = deciding_metric(metric, metrics, missing)
     space = open_space(loader.pipeline_class.__name__, built.modules, device.type, backends)

@@ -46,6 +46,9 @@ class Candidate(BaseModel):
         """One line that a person can read."""
         if self.is_reference:
             return f"{self.runtime.compute_dtype}, nothing quantized"
+        choices = set(self.components.values())
+        if len(choices) == 1 and len(self.components) > 1:
+            return f"{choice_label(choices.pop())} everywhere"
         return " · ".join(
             f"{name} {choice_label(choice)}"
             for name, choice in self.components.items()

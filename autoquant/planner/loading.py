@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from diffusers import DiffusionPipeline
+from diffusers.utils import logging
 
 from autoquant.errors import InputError, UnsupportedPipeline
 from autoquant.planner.source import ModelIndex, read_model_index
@@ -68,9 +70,10 @@ class DirectoryLoader:
 
     def assemble(self, modules: Mapping[str, torch.nn.Module], dtype: torch.dtype) -> Any:
         try:
-            pipeline = DiffusionPipeline.from_pretrained(
-                self.directory, dtype=dtype, use_safetensors=True, **modules
-            )
+            with _no_progress_bar():
+                pipeline = DiffusionPipeline.from_pretrained(
+                    self.directory, dtype=dtype, use_safetensors=True, **modules
+                )
         except (OSError, ValueError) as error:
             raise UnsupportedPipeline(
                 f"{self.directory} cannot be loaded: {_first_line(error)}"
@@ -178,6 +181,18 @@ def _largest_first(sizes: dict[str, int]) -> dict[str, int]:
 def _quiet(pipeline: Any) -> Any:
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """A search loads a pipeline for every candidate; forty bars say nothing."""
+    was_enabled = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            logging.enable_progress_bar()
 
 
 def _first_line(error: Exception) -> str:

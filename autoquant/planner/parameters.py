@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 from math import prod
 from typing import Any
 
@@ -11,9 +12,6 @@ from autoquant.search_spaces.scheme import NONE, Choice
 from autoquant.search_spaces.space import ComponentSpace, SearchSpace
 
 ParameterValue = str | bool
-
-# Names of the exclusion sets in a study: the first set of a component excludes nothing.
-_EXCLUSION_NAMES = ("nothing", "sensitive")
 
 
 def suggest(trial: Any, space: SearchSpace, runtime: Runtime) -> Candidate:
@@ -39,8 +37,7 @@ def parameters_of(candidate: Candidate, space: SearchSpace) -> dict[str, Paramet
         if len(component.fuse_qkv) > 1:
             parameters[f"{name}.fuse_qkv"] = choice.fuse_qkv
         if choice.scheme != NONE and len(component.exclusions) > 1:
-            index = component.exclusions.index(choice.exclusions)
-            parameters[f"{name}.exclusions"] = exclusion_name(index)
+            parameters[f"{name}.exclusions"] = _exclusions_name(choice.exclusions)
     return parameters
 
 
@@ -70,9 +67,14 @@ def number_of_candidates(space: SearchSpace) -> int:
     return prod(map(_number_of_choices, space.components.values()))
 
 
-def exclusion_name(index: int) -> str:
-    """The name of a component's ``index``-th exclusion set in a study."""
-    return _EXCLUSION_NAMES[index] if index < len(_EXCLUSION_NAMES) else f"set {index}"
+def neighbours(candidate: Candidate, space: SearchSpace) -> Iterator[Candidate]:
+    """Every candidate that differs from ``candidate`` in the choice for one component."""
+    for name, component in space.components.items():
+        for choice in _choices(component):
+            if choice != candidate.components[name]:
+                yield candidate.model_copy(
+                    update={"components": {**candidate.components, name: choice}}
+                )
 
 
 def _suggest_choice(trial: Any, name: str, component: ComponentSpace) -> Choice:
@@ -82,7 +84,7 @@ def _suggest_choice(trial: Any, name: str, component: ComponentSpace) -> Choice:
         fuse_qkv = trial.suggest_categorical(f"{name}.fuse_qkv", list(component.fuse_qkv))
     exclusions: tuple[str, ...] = ()
     if scheme != NONE:
-        names = [exclusion_name(index) for index in range(len(component.exclusions))]
+        names = [_exclusions_name(paths) for paths in component.exclusions]
         chosen = names[0]
         if len(names) > 1:
             chosen = trial.suggest_categorical(f"{name}.exclusions", names)
@@ -90,7 +92,16 @@ def _suggest_choice(trial: Any, name: str, component: ComponentSpace) -> Choice:
     return Choice(scheme=scheme, exclusions=exclusions, fuse_qkv=fuse_qkv)
 
 
+def _choices(component: ComponentSpace) -> Iterator[Choice]:
+    for scheme, fuse_qkv in product(component.schemes, component.fuse_qkv):
+        for exclusions in component.exclusions if scheme != NONE else ((),):
+            yield Choice(scheme=scheme, exclusions=exclusions, fuse_qkv=fuse_qkv)
+
+
 def _number_of_choices(component: ComponentSpace) -> int:
-    quantizing = sum(scheme != NONE for scheme in component.schemes)
-    plain = len(component.schemes) - quantizing
-    return (plain + quantizing * len(component.exclusions)) * len(component.fuse_qkv)
+    return sum(1 for _ in _choices(component))
+
+
+def _exclusions_name(paths: tuple[str, ...]) -> str:
+    """Sets of one component are nested, so their sizes tell them apart."""
+    return f"{len(paths)} modules"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import random
 import time
+import warnings
 from dataclasses import dataclass
 
 import optuna
@@ -14,6 +17,7 @@ from autoquant.planner.candidate import Candidate, Runtime
 from autoquant.planner.evaluator import Evaluator
 from autoquant.planner.measurement import Trial
 from autoquant.planner.parameters import (
+    neighbours,
     number_of_candidates,
     parameters_of,
     suggest,
@@ -21,11 +25,12 @@ from autoquant.planner.parameters import (
     unquantized,
 )
 from autoquant.planner.progress import OnProgress, Progress, silent
-from autoquant.planner.selection import excess, is_feasible
+from autoquant.planner.selection import excess, is_feasible, relative_excess
 from autoquant.search_spaces.space import SearchSpace
 
-# The sampler may propose a candidate again; after this many repeats in a row it has nothing new.
-_MOST_REPEATS = 100
+# The ladder says nothing of mixtures: the sampler sees as many random ones before it starts to
+# learn (TPESampler's own default for its start-up).
+_RANDOM_TRIALS = 10
 
 
 @dataclass(frozen=True)
@@ -78,25 +83,20 @@ class Search:
         self._on_progress = on_progress
         self._finished: dict[str, Trial] = {}
         self._started = time.monotonic()
-        self._study = optuna.create_study(
-            direction="minimize",
-            sampler=optuna.samplers.TPESampler(seed=settings.seed, group=True, multivariate=True),
-        )
+        self._random = random.Random(settings.seed)
+        self._ladder = [unquantized(space, runtime), *uniform_candidates(space, runtime)]
+        sampler = _sampler(settings.seed, n_startup_trials=len(self._ladder) + _RANDOM_TRIALS)
+        self._study = optuna.create_study(direction="minimize", sampler=sampler)
 
     def run(self) -> SearchResult:
         """Measure candidates until the trials, the time or the space is used up, or on Ctrl-C."""
-        for candidate in [
-            unquantized(self._space, self._runtime),
-            *uniform_candidates(self._space, self._runtime),
-        ]:
-            self._study.enqueue_trial(
-                dict(parameters_of(candidate, self._space)), skip_if_exists=True
-            )
+        for candidate in self._ladder:
+            self._enqueue(candidate)
         interrupted = False
         try:
-            repeats = 0
-            while not self._is_over() and repeats < _MOST_REPEATS:
-                repeats = 0 if self._try_one() else repeats + 1
+            while not self._is_over():
+                if not self._try_one():
+                    self._enqueue_something_new()
         except KeyboardInterrupt:
             interrupted = True
         return SearchResult(
@@ -123,6 +123,31 @@ class Search:
             self._report(trial)
         return known is None
 
+    def _enqueue(self, candidate: Candidate) -> None:
+        self._study.enqueue_trial(dict(parameters_of(candidate, self._space)), skip_if_exists=True)
+
+    def _enqueue_something_new(self) -> None:
+        """The sampler proposes the same again: look around the trials so far, the best first."""
+        for trial in sorted(self._finished.values(), key=self._rank):
+            unseen = [
+                candidate
+                for candidate in neighbours(trial.candidate, self._space)
+                if candidate.key not in self._finished
+            ]
+            if unseen:
+                self._enqueue(self._random.choice(unseen))
+                return
+
+    def _rank(self, trial: Trial) -> tuple[float, float, int]:
+        """Feasible trials by loss, then infeasible ones by how far they miss, then failed ones."""
+        if trial.measured is None:
+            return (math.inf, math.inf, trial.number)
+        return (
+            relative_excess(trial.measured, self._budget),
+            trial.measured.loss,
+            trial.number,
+        )
+
     def _measure(self, candidate: Candidate) -> Trial:
         number = len(self._finished)
         try:
@@ -146,23 +171,32 @@ class Search:
         elapsed = time.monotonic() - self._started
         done = len(self._finished)
         total = min(self._settings.trials, number_of_candidates(self._space))
-        left = elapsed / done * (total - done)
-        if self._settings.time_limit_s is not None:
-            left = min(left, max(0.0, self._settings.time_limit_s - elapsed))
         self._on_progress(
-            Progress("search", done, total, trial, self._best(), elapsed, seconds_left=left)
+            Progress("search", done, total, trial, self._best(), elapsed, self._seconds_left(total))
         )
 
-    def _best(self) -> Trial | None:
-        feasible = [
-            (trial.measured.loss, trial.number)
-            for trial in self._finished.values()
-            if trial.measured is not None and is_feasible(trial.measured, self._budget)
-        ]
-        if not feasible:
+    def _seconds_left(self, total: int) -> float | None:
+        # The first trial is the reference, which was measured before the search.
+        done = len(self._finished)
+        if done < 2:
             return None
-        number = min(feasible)[1]
-        return next(trial for trial in self._finished.values() if trial.number == number)
+        elapsed = time.monotonic() - self._started
+        left = elapsed / (done - 1) * (total - done)
+        if self._settings.time_limit_s is None:
+            return left
+        return min(left, max(0.0, self._settings.time_limit_s - elapsed))
+
+    def _best(self) -> Trial | None:
+        best = min(self._finished.values(), key=self._rank)
+        fits = best.measured is not None and is_feasible(best.measured, self._budget)
+        return best if fits else None
+
+
+def _sampler(seed: int, n_startup_trials: int) -> optuna.samplers.BaseSampler:
+    with warnings.catch_warnings():
+        # `group` keeps what is asked only of quantized components apart; it is marked experimental.
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.TPESampler(seed=seed, group=True, n_startup_trials=n_startup_trials)
 
 
 def search(

@@ -105,7 +105,9 @@ def _nearest_point(trials: Sequence[Trial], budget: Budget) -> str:
         reasons = sorted({trial.failure for trial in trials if trial.failure})
         return "No candidate could be measured: " + "; ".join(reasons[:3])
     smallest = min(measured, key=lambda trial: _measured(trial).peak_gb)
-    nearest = min(measured, key=lambda trial: (_relative_excess(trial, budget), trial.number))
+    nearest = min(
+        measured, key=lambda trial: (relative_excess(_measured(trial), budget), trial.number)
+    )
     parts = [
         f"Nothing that was measured keeps {describe(budget)}.",
         f"{_needs(nearest, budget)} would be enough for {nearest.candidate.label};",
@@ -129,9 +131,10 @@ def describe(budget: Budget) -> str:
     return " and ".join(stated) or "no limit at all"
 
 
-def _relative_excess(trial: Trial, budget: Budget) -> float:
+def relative_excess(measured: Measured, budget: Budget) -> float:
+    """Sum of the missed shares of the limits; 0 is feasible."""
     limits: dict[str, float] = budget.model_dump()
-    missed = excess(_measured(trial), budget)
+    missed = excess(measured, budget)
     return sum(max(0.0, by) / max(limits[name], 1e-9) for name, by in missed.items())
 
 

@@ -77,7 +77,7 @@ def find_source(
     if model == DEMO and not Path(model).exists():
         return PipelineSource(location=DEMO)
     path = Path(model).expanduser()
-    if path.is_dir():
+    if model and path.is_dir():
         return PipelineSource(location=without_home(path.resolve()), variant=variant)
     if path.is_file():
         raise UnsupportedPipeline(

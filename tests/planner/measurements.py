@@ -39,6 +39,7 @@ def measured(
                 low=min(values),
                 high=max(values),
                 worst=max(values),
+                worst_index=values.index(max(values)),
                 per_image=values,
             )
         },
