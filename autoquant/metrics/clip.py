@@ -16,8 +16,8 @@ from safetensors import SafetensorError
 
 from autoquant.errors import MetricUnavailable
 from autoquant.metrics.clip_weights import ClipSource, find_clip
-from autoquant.metrics.fidelity import Metric, MetricSettings
 from autoquant.metrics.images import Images, to_bytes
+from autoquant.metrics.metric import Metric, MetricSettings
 
 
 class ClipEncoder:

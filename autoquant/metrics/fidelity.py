@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from importlib import import_module, metadata
 from types import MappingProxyType
-from typing import Protocol, cast
+from typing import cast
 
 import numpy as np
 
 from autoquant.errors import CandidateFailed, MetricUnavailable
 from autoquant.metrics.images import Images, check_shape
+from autoquant.metrics.metric import (
+    DEFAULT_CLIP_MODEL,
+    Metric,
+    MetricFactory,
+    MetricSettings,
+)
 from autoquant.metrics.score import (
     GUARDS,
     LOSS,
@@ -41,7 +46,6 @@ __all__ = [
 
 AUTO = "auto"
 ENTRY_POINTS = "autoquant.metrics"
-DEFAULT_CLIP_MODEL = "ViT-B-32:laion2b_s34b_b79k"
 
 _BUILT_IN: Mapping[str, str] = MappingProxyType(
     {
@@ -52,46 +56,6 @@ _BUILT_IN: Mapping[str, str] = MappingProxyType(
         "clip": "autoquant.metrics.clip",
     }
 )
-
-
-class Metric(Protocol):
-    """Compares images of the same prompts and seeds, one value per image."""
-
-    @property
-    def name(self) -> str:
-        """Name in plans and on the command line."""
-
-    @property
-    def identity(self) -> str:
-        """What makes two values comparable: the weights or constants behind them."""
-
-    @property
-    def lower_is_better(self) -> bool:
-        """Whether 0 is best; else larger is better."""
-
-    def per_image(
-        self, reference: Images, candidate: Images, prompts: Sequence[str]
-    ) -> list[float]:
-        """One finite value per image; both arrays have one shape, float32 within [0, 1]."""
-
-
-@dataclass(frozen=True)
-class MetricSettings:
-    """What a metric is made for.
-
-    Attributes:
-        image_size: Height and width in pixels.
-        allow_download: Whether weights that are not on this machine may be fetched.
-        clip_model: ``MODEL:TAG`` as open_clip names them, or ``local-dir:PATH``.
-    """
-
-    image_size: tuple[int, int]
-    allow_download: bool = False
-    clip_model: str = DEFAULT_CLIP_MODEL
-
-
-MetricFactory = Callable[[MetricSettings], Sequence[Metric]]
-"""Makes the metrics of one family; raises MetricUnavailable with the reason and the way out."""
 
 
 def available_metrics(

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import flip_evaluator
 import numpy as np
 
-from autoquant.metrics.fidelity import Metric, MetricSettings
 from autoquant.metrics.images import Images
+from autoquant.metrics.metric import Metric, MetricSettings
 
 # The authors' default: a 0.7 m wide 3840 pixel display seen from 0.7 m.
 _PIXELS_PER_DEGREE = 67.02064514160156

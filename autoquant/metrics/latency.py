@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -47,10 +48,12 @@ def summarize(seconds: Sequence[float]) -> LatencySummary:
     Quartiles are interpolated linearly between the sorted runs (Hyndman and Fan 1996, type 7).
 
     Raises:
-        InputError: ``seconds`` is empty or holds a negative number.
+        InputError: ``seconds`` is empty, or holds a number that is negative or not finite.
     """
-    if not seconds or min(seconds) < 0:
-        raise InputError(f"Latency needs one or more non-negative times, got {list(seconds)!r}.")
+    if not seconds or not all(math.isfinite(value) and value >= 0 for value in seconds):
+        raise InputError(
+            f"Latency needs one or more finite, non-negative times, got {list(seconds)!r}."
+        )
     if len(seconds) == 1:
         only = float(seconds[0])
         return LatencySummary(median=only, low=only, high=only, runs=1)

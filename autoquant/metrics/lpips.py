@@ -9,9 +9,9 @@ import torch
 from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
 from autoquant.errors import MetricUnavailable
-from autoquant.metrics.fidelity import Metric, MetricSettings
 from autoquant.metrics.images import Images
 from autoquant.metrics.lpips_weights import alexnet_file, weights_only_loading
+from autoquant.metrics.metric import Metric, MetricSettings
 
 # AlexNet's stride-4 convolution and two stride-2 poolings leave nothing of a smaller image.
 _LEAST_PIXELS = 32
@@ -38,7 +38,8 @@ class Lpips:
         with torch.inference_mode():
             for theirs, ours in zip(reference, candidate, strict=True):
                 self._network.update(_tensor(ours), _tensor(theirs))
-            values: list[float] = self._network.compute().tolist()
+            # One image comes back as a scalar.
+            values: list[float] = self._network.compute().reshape(-1).tolist()
         self._network.reset()
         return values
 
@@ -60,7 +61,7 @@ def make(settings: MetricSettings) -> Sequence[Metric]:
             network = LearnedPerceptualImagePatchSimilarity(
                 net_type="alex", reduction="none", normalize=True
             )
-    except (pickle.UnpicklingError, RuntimeError) as error:
+    except (pickle.UnpicklingError, RuntimeError, TypeError) as error:
         raise MetricUnavailable(
             f"{path} does not hold AlexNet's weights as plain tensors and was not used: "
             f"{str(error).strip().partition(chr(10))[0]}"

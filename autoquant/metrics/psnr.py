@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from autoquant.metrics.fidelity import Metric, MetricSettings
 from autoquant.metrics.images import Images
+from autoquant.metrics.metric import Metric, MetricSettings
 from autoquant.metrics.score import PSNR_CAP_DB
 
 

@@ -8,8 +8,8 @@ import torch
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from autoquant.errors import MetricUnavailable
-from autoquant.metrics.fidelity import Metric, MetricSettings
 from autoquant.metrics.images import Images
+from autoquant.metrics.metric import Metric, MetricSettings
 
 # The 11x11 Gaussian window (sigma 1.5) of the paper leaves no pixel of a smaller image.
 _LEAST_PIXELS = 11

@@ -46,7 +46,8 @@ def mean_interval(values: Sequence[float]) -> MeanInterval:
     means = sample[rng.integers(n, size=(RESAMPLES, n))].mean(axis=1)
     tail = stats.norm.cdf(math.sqrt(n / (n - 1)) * stats.t.ppf((1 - CONFIDENCE) / 2, n - 1))
     low, high = np.quantile(means, [tail, 1 - tail])
-    # Summation order can put the bounds of equal values a rounding error beyond their mean.
+    # Sums round: the mean of equal values can lie a last digit beside them.
+    low, high = np.clip([low, high], sample.min(), sample.max())
     return MeanInterval(mean, min(float(low), mean), max(float(high), mean))
 
 

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from importlib import metadata
+
+import pynvml
+import pytest
+import torch
+
+from autoquant.errors import InputError
+from autoquant.metrics.device import (
+    DeviceFingerprint,
+    fingerprint,
+    nvml_used_bytes,
+    package_versions,
+    release_memory,
+    resolve_device,
+    synchronize,
+)
+from tests.metrics.conftest import FakeAccelerator
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def no_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: None)
+
+
+@pytest.mark.parametrize("requested", [None, "auto", "cpu"])
+@pytest.mark.usefixtures("no_accelerator")
+def test_without_an_accelerator_the_cpu_is_chosen(requested: str | None) -> None:
+    assert resolve_device(requested) == CPU
+
+
+@pytest.mark.parametrize(
+    ("requested", "fault"),
+    [("cuda", "not on this machine"), ("meta", "not on this machine"), ("gpu", "unknown to torch")],
+)
+@pytest.mark.usefixtures("no_accelerator")
+def test_an_absent_device_is_refused_with_what_is_there(requested: str, fault: str) -> None:
+    with pytest.raises(InputError, match=f"{requested}.*{fault}.*available here: 'cpu'"):
+        resolve_device(requested)
+
+
+@pytest.mark.usefixtures("fake_accelerator")
+def test_an_accelerator_is_chosen_and_its_indices_are_checked() -> None:
+    assert resolve_device("auto") == torch.device("cuda")
+    assert resolve_device("cuda:1") == torch.device("cuda:1")
+    assert resolve_device("cpu") == CPU
+    with pytest.raises(InputError, match=r"'cuda:2' is out of range.*'cuda:0', 'cuda:1', 'cpu'"):
+        resolve_device("cuda:2")
+    with pytest.raises(InputError, match="'mps' is not on this machine"):
+        resolve_device("mps")
+
+
+def test_the_fingerprint_of_a_cpu() -> None:
+    found = fingerprint(CPU)
+    assert found.kind == "cpu"
+    assert found.name
+    assert found.memory_gb > 0.1
+    assert found.driver is None
+    assert DeviceFingerprint.model_validate_json(found.model_dump_json()) == found
+
+
+@pytest.mark.usefixtures("fake_accelerator")
+def test_the_fingerprint_of_a_cuda_card() -> None:
+    expected = DeviceFingerprint(name="NVIDIA L4", kind="cuda", memory_gb=24.0, driver="580.1")
+    assert fingerprint(torch.device("cuda:1")) == expected
+
+
+def test_the_properties_that_a_fingerprint_reads_exist() -> None:
+    assert {"name", "total_memory"} <= set(dir(torch._C._CudaDeviceProperties))
+
+
+def test_versions_of_installed_packages_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = package_versions()
+    assert versions["torch"] == metadata.version("torch")
+    assert versions["diffusers"] == metadata.version("diffusers")
+
+    def absent(distribution: str) -> str:
+        raise metadata.PackageNotFoundError(distribution)
+
+    monkeypatch.setattr(metadata, "version", absent)
+    assert package_versions() == {}
+
+
+def test_the_cpu_needs_neither_waiting_nor_emptying(fake_accelerator: FakeAccelerator) -> None:
+    synchronize(CPU)
+    release_memory(CPU)
+    assert fake_accelerator.calls == []
+    synchronize(torch.device("cuda:0"))
+    release_memory(torch.device("cuda:0"))
+    assert fake_accelerator.calls == ["synchronize", "empty_cache"]
+
+
+def test_nvml_that_cannot_tell_is_logged(
+    fake_accelerator: FakeAccelerator,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert nvml_used_bytes(torch.device("cuda:0")) == 5000
+    assert nvml_used_bytes(CPU) is None
+
+    def unsupported(device: torch.device) -> int:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+
+    monkeypatch.setattr(torch.cuda, "device_memory_used", unsupported)
+    with caplog.at_level(logging.WARNING):
+        assert nvml_used_bytes(torch.device("cuda:0")) is None
+    assert "NVML does not tell" in caplog.text
+
+
+def test_what_plans_read_needs_no_torch() -> None:
+    modules = ("device", "latency", "score", "statistics", "images", "metric", "fidelity")
+    imports = "; ".join(f"import autoquant.metrics.{module}" for module in modules)
+    check = f"import sys; {imports}; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", check], check=True)
