@@ -2,6 +2,9 @@
 
 # No `from __future__ import annotations`: fuse_qkv is copied into scripts that may not have it.
 import copy
+import functools
+import inspect
+import sys
 from typing import TYPE_CHECKING, Any
 
 from autoquant.errors import InputError
@@ -87,7 +90,29 @@ def _try_to_fuse(module: "torch.nn.Module") -> "torch.nn.Module | str":
         return f"{type(refusal).__name__}: {refusal}"
     if set(linears(skeleton)) <= set(linears(module)):
         return "none of its attention layers supports it"
-    return skeleton
+    return _unread_fusion(skeleton) or skeleton
+
+
+def _unread_fusion(skeleton: "torch.nn.Module") -> str | None:
+    """Name a processor that would go on asking for the projections that fusing has replaced.
+
+    Every attention class of diffusers inherits fuse_projections(), but some processors never look
+    for the fused layer (Krea2AttnProcessor in diffusers 0.42).
+    """
+    for attention in skeleton.modules():
+        if not getattr(attention, "fused_projections", False):
+            continue
+        reader = type(getattr(attention, "processor", attention))
+        source = _source_of_module(reader.__module__)
+        for fused in FUSED_FROM:
+            if hasattr(attention, fused) and f".{fused}" not in source:
+                return f"{reader.__name__} never reads {fused}"
+    return None
+
+
+@functools.cache
+def _source_of_module(name: str) -> str:
+    return inspect.getsource(sys.modules[name])
 
 
 def _without_weights(module: "torch.nn.Module") -> "torch.nn.Module":

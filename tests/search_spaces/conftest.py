@@ -7,6 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
+
+# A shared machine pauses at will; how long an example takes proves nothing here.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 TEXT_TOKENS = 32
 IMAGE_TOKENS = 64

@@ -80,6 +80,15 @@ def test_models_that_refuse_cannot_fuse():
         fused_skeleton(Refusing())
 
 
+def test_models_whose_processors_ignore_the_fused_layer_cannot_fuse():
+    from diffusers import Krea2Transformer2DModel
+
+    with torch.device("meta"):
+        module = Krea2Transformer2DModel(num_layers=1)
+    with pytest.raises(InputError, match="Krea2AttnProcessor never reads to_qkv"):
+        fused_skeleton(module)
+
+
 def test_source_is_self_contained(build, run, reference):
     source = inspect.getsource(fuse_qkv)
     namespace = {"__builtins__": builtins}
