@@ -122,7 +122,8 @@ def _plan(model: str, **options: Any) -> Plan:
     from autoquant.planner.api import autoquant
 
     with ProgressDisplay(Console(stderr=True)) as display:
-        return autoquant(model, on_progress=display, **options)
+        plan: Plan = autoquant(model, on_progress=display, **options)
+    return plan
 
 
 def _show(plan: Plan, directory: Path, *, as_json: bool) -> None:

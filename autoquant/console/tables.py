@@ -79,6 +79,18 @@ def _pareto_cells(point: ParetoPoint) -> Iterator[str]:
     yield Candidate(components=point.components, runtime=point.runtime).label
 
 
+def _struck_schemes(plan: Plan) -> dict[str, list[str]]:
+    """Schemes that no component could try, by reason."""
+    tried = {choice.scheme for point in plan.pareto for choice in point.components.values()}
+    reasons: dict[str, list[str]] = {}
+    for struck in plan.search.struck:
+        if struck.scheme not in {"*", *tried}:
+            schemes = reasons.setdefault(struck.reason, [])
+            if struck.scheme not in schemes:
+                schemes.append(struck.scheme)
+    return reasons
+
+
 def _row_style(point: ParetoPoint) -> str:
     if point.chosen:
         return "bold green"
@@ -112,6 +124,8 @@ def _notes(plan: Plan) -> Iterator[Text]:
     if search.failed:
         reasons = sorted({failure.reason for failure in search.failures})
         yield Text(f"\n{search.failed} candidates failed: {'; '.join(reasons)}")
+    for reason, schemes in _struck_schemes(plan).items():
+        yield Text(f"\nNot tried: {', '.join(schemes)}: {reason}")
     if search.interrupted:
         yield Text(f"\nInterrupted: the best of the {search.trials} candidates measured so far.")
     for note in search.notes:

@@ -4,47 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from autoquant import __version__, demo
-from autoquant.errors import InfeasibleBudget, InputError, SearchInterrupted
-from autoquant.metrics.device import fingerprint, package_versions, resolve_device
-from autoquant.metrics.fidelity import (
-    AUTO,
-    DEFAULT_CLIP_MODEL,
-    available_metrics,
-    deciding_metric,
-)
+from autoquant.errors import InfeasibleBudget, SearchInterrupted
+from autoquant.metrics.fidelity import AUTO
+from autoquant.metrics.metric import DEFAULT_CLIP_MODEL
 from autoquant.planner.budget import Budget
-from autoquant.planner.candidate import Candidate, Runtime
 from autoquant.planner.delivery import Planned, deliver
-from autoquant.planner.device_evaluator import DeviceEvaluator, build_pipeline
-from autoquant.planner.drawing import require_call_takes
-from autoquant.planner.loading import ComponentLoader, DirectoryLoader, ObjectLoader
-from autoquant.planner.measurement import Trial
 from autoquant.planner.output import OutputDirectory
-from autoquant.planner.parameters import unquantized
-from autoquant.planner.pipeline import workload_for
-from autoquant.planner.plan import (
-    FailedTrial,
-    ParetoPoint,
-    Plan,
-    PlannedComponent,
-    PlannedPipeline,
-    ReferenceCost,
-    SearchSummary,
-)
+from autoquant.planner.plan import Plan
+from autoquant.planner.preparation import Request, prepare
 from autoquant.planner.progress import OnProgress, Progress, silent
-from autoquant.planner.reasons import reason
-from autoquant.planner.search import SearchResult, SearchSettings, search
-from autoquant.planner.selection import RULE, Selection, choose, is_feasible
-from autoquant.planner.source import DEMO, IN_MEMORY, PipelineSource, find_source, local_directory
-from autoquant.planner.workload import Workload, WorkloadRequest
-from autoquant.search_spaces.space import SearchSpace, open_space
+from autoquant.planner.search import SearchSettings, search
+from autoquant.planner.selection import choose
+from autoquant.planner.verdict import make_plan
+from autoquant.planner.workload import WorkloadRequest
 
 
 def autoquant(
@@ -102,25 +77,23 @@ def autoquant(
     """
     budget = Budget.of(vram_gb, latency_s, load_peak_gb, max_loss)
     settings = SearchSettings(trials=trials, time_limit_s=time_limit_s, seed=seed)
+    request = Request(
+        pipeline=pipeline,
+        workload=workload or WorkloadRequest(),
+        metric=metric,
+        clip_model=clip_model,
+        backends=backends,
+        device=device,
+        compute_dtype=compute_dtype,
+        revision=revision,
+        variant=variant,
+        trust_remote_code=trust_remote_code,
+    )
     with ExitStack() as stack:
         output = None
         if out is not None:
             output = stack.enter_context(OutputDirectory(Path(out), overwrite=overwrite))
-        planned = plan_pipeline(
-            pipeline,
-            budget,
-            workload=workload or WorkloadRequest(),
-            settings=settings,
-            metric=metric,
-            clip_model=clip_model,
-            backends=backends,
-            device=device,
-            compute_dtype=compute_dtype,
-            revision=revision,
-            variant=variant,
-            trust_remote_code=trust_remote_code,
-            on_progress=on_progress,
-        )
+        planned = plan_pipeline(request, budget, settings, on_progress)
         if output is not None:
             deliver(planned, output.partial)
             output.commit()
@@ -128,35 +101,20 @@ def autoquant(
 
 
 def plan_pipeline(
-    pipeline: Any,
+    request: Request,
     budget: Budget,
-    *,
-    workload: WorkloadRequest,
     settings: SearchSettings,
-    metric: str = AUTO,
-    clip_model: str = DEFAULT_CLIP_MODEL,
-    backends: Sequence[str] | None = None,
-    device: str | None = None,
-    compute_dtype: str | None = None,
-    trust_remote_code: bool = False,
     on_progress: OnProgress = silent,
-    revision: str | None = None,
-    variant: str | None = None,
 ) -> Planned:
     """``autoquant()`` with what is needed to hand the plan over, and nothing written."""
-    torch_device = resolve_device(device)
-    source, loader = _open(pipeline, revision, variant, trust_remote_code)
-    if source.location == DEMO:
-        workload = _demo_workload(workload)
-    runtime = Runtime(compute_dtype=_compute_dtype(pipeline, compute_dtype))
     on_progress(Progress("reference"))
     try:
-        evaluator, space, full_workload, notes = _measure_reference(
-            loader, runtime, workload, torch_device, metric, clip_model, backends
-        )
+        prepared = prepare(request)
     except KeyboardInterrupt:
         raise SearchInterrupted("Interrupted before the reference was measured.") from None
-    result = search(evaluator, space, budget, settings, runtime, on_progress)
+    result = search(
+        prepared.evaluator, prepared.space, budget, settings, prepared.runtime, on_progress
+    )
     try:
         selection = choose(result.trials, budget)
     except InfeasibleBudget as error:
@@ -165,179 +123,11 @@ def plan_pipeline(
                 f"Interrupted after {len(result.trials)} trials. {error}"
             ) from None
         raise
-    plan = _write_plan(
-        source,
-        loader,
-        budget,
-        full_workload,
-        evaluator,
-        selection,
-        result,
-        settings,
-        torch_device,
-        notes,
-    )
     on_progress(Progress("done", len(result.trials), len(result.trials), best=selection.chosen))
     key = selection.chosen.candidate.key
     return Planned(
-        plan, evaluator.reference_images, evaluator.images[key], evaluator.components[key]
-    )
-
-
-def _open(
-    pipeline: Any, revision: str | None, variant: str | None, trust_remote_code: bool
-) -> tuple[PipelineSource, ComponentLoader]:
-    if isinstance(pipeline, str | Path):
-        source = find_source(str(pipeline), revision=revision, variant=variant)
-        directory = local_directory(source)
-        return source, DirectoryLoader(directory, trust_remote_code=trust_remote_code)
-    if not hasattr(pipeline, "components"):
-        raise InputError(
-            f"Pass a diffusers pipeline, a directory or a hub id, got {type(pipeline).__name__}."
-        )
-    return _source_of_object(pipeline), ObjectLoader(pipeline)
-
-
-def _source_of_object(pipeline: Any) -> PipelineSource:
-    origin = getattr(pipeline, "name_or_path", None) or ""
-    try:
-        return find_source(str(origin))
-    except InputError:
-        return PipelineSource(location=IN_MEMORY)
-
-
-def _demo_workload(request: WorkloadRequest) -> WorkloadRequest:
-    known = demo.WORKLOAD
-    return WorkloadRequest(
-        prompts=request.prompts or tuple(known["prompts"]),
-        seeds=request.seeds,
-        height=request.height or known["height"],
-        width=request.width or known["width"],
-        steps=request.steps or known["steps"],
-        guidance_scale=request.guidance_scale,
-        batch_size=request.batch_size,
-        call_arguments={
-            "max_sequence_length": known["max_sequence_length"],
-            **request.call_arguments,
-        },
-    )
-
-
-def _compute_dtype(pipeline: Any, requested: str | None) -> Any:
-    if requested is None:
-        own = str(getattr(pipeline, "dtype", "")).removeprefix("torch.")
-        return own if own in {"bfloat16", "float16"} else "bfloat16"
-    if requested not in {"bfloat16", "float16", "float32"}:
-        raise InputError(
-            f"compute_dtype must be 'bfloat16', 'float16' or 'float32', got {requested!r}."
-        )
-    return requested
-
-
-def _measure_reference(
-    loader: ComponentLoader,
-    runtime: Runtime,
-    request: WorkloadRequest,
-    device: torch.device,
-    metric: str,
-    clip_model: str,
-    backends: Sequence[str] | None,
-) -> tuple[DeviceEvaluator, SearchSpace, Workload, tuple[str, ...]]:
-    built = build_pipeline(loader, Candidate(components={}, runtime=runtime), device)
-    workload = workload_for(built.pipeline, request)
-    require_call_takes(loader.pipeline_class, workload)
-    # Weights of hundreds of MB are fetched only where the user leaves the metric to us or asks for it.
-    metrics, missing = available_metrics(
-        None,
-        image_size=(workload.height, workload.width),
-        allow_download=metric in {AUTO, "lpips"},
-        clip_model=clip_model,
-    )
-    decides = deciding_metric(metric, metrics, missing)
-    space = open_space(loader.pipeline_class.__name__, built.modules, device.type, backends)
-    evaluator = DeviceEvaluator(
-        loader, built, unquantized(space, runtime), workload, device, metrics, decides
-    )
-    notes = [f"{name} was not measured: {why}" for name, why in missing.items()]
-    return evaluator, space, workload, (*notes, *_device_notes(device))
-
-
-def _device_notes(device: torch.device) -> tuple[str, ...]:
-    if device.type != "cpu":
-        return ()
-    return (
-        "Measured on a CPU: latencies here say nothing about a GPU, and peaks are tensor bytes "
-        "without an allocator's reserve.",
-    )
-
-
-def _write_plan(
-    source: PipelineSource,
-    loader: ComponentLoader,
-    budget: Budget,
-    workload: Workload,
-    evaluator: DeviceEvaluator,
-    selection: Selection,
-    result: SearchResult,
-    settings: SearchSettings,
-    device: torch.device,
-    notes: tuple[str, ...],
-) -> Plan:
-    chosen, reference = selection.chosen, evaluator.reference
-    assert chosen.measured is not None
-    failed = [trial for trial in result.trials if trial.failure is not None]
-    return Plan(
-        created=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
-        autoquant=__version__,
-        pipeline=PlannedPipeline(
-            class_name=loader.pipeline_class.__name__,
-            source=source.location,
-            revision=source.revision,
-            variant=source.variant,
-        ),
-        budget=budget,
-        workload=workload,
-        components={
-            name: PlannedComponent(
-                **choice.model_dump(), why=reason(name, chosen, reference, result.trials, budget)
-            )
-            for name, choice in chosen.candidate.components.items()
-        },
-        runtime=chosen.candidate.runtime,
-        measured=chosen.measured,
-        reference=ReferenceCost(
-            weights_gb=reference.weights_gb,
-            peak_gb=reference.peak_gb,
-            latency_s=reference.latency_s.median,
-            fits=is_feasible(reference, budget),
-        ),
-        pareto=tuple(_pareto_point(trial, chosen, budget) for trial in selection.pareto),
-        search=SearchSummary(
-            trials=len(result.trials),
-            pruned=0,
-            failed=len(failed),
-            seconds=result.seconds,
-            seed=settings.seed,
-            interrupted=result.interrupted,
-            rule=RULE,
-            ties=tuple(trial.candidate.label for trial in selection.tied),
-            notes=notes,
-            failures=tuple(
-                FailedTrial(components=trial.candidate.components, reason=trial.failure or "")
-                for trial in failed
-            ),
-        ),
-        device=fingerprint(device),
-        versions=package_versions(),
-    )
-
-
-def _pareto_point(trial: Trial, chosen: Trial, budget: Budget) -> ParetoPoint:
-    assert trial.measured is not None
-    return ParetoPoint(
-        components=trial.candidate.components,
-        runtime=trial.candidate.runtime,
-        measured=trial.measured,
-        chosen=trial is chosen,
-        feasible=is_feasible(trial.measured, budget),
+        plan=make_plan(prepared, budget, settings, result, selection),
+        reference_images=prepared.evaluator.reference_images,
+        images=prepared.evaluator.images[key],
+        components=prepared.evaluator.components[key],
     )

@@ -8,12 +8,18 @@ from typing import Any
 from autoquant.errors import PlanFormatError
 from autoquant.metrics.device import resolve_device
 from autoquant.planner.device_evaluator import build_pipeline
-from autoquant.planner.loading import DirectoryLoader
+from autoquant.planner.loading import ComponentLoader, loader_for
 from autoquant.planner.plan import Plan
-from autoquant.planner.source import ModelIndex, find_source, local_directory
+from autoquant.planner.source import find_source, local_directory
 
 
-def load_planned(plan: Plan, source: str | Path | None = None, device: str | None = None) -> Any:
+def load_planned(
+    plan: Plan,
+    source: str | Path | None = None,
+    device: str | None = None,
+    *,
+    trust_remote_code: bool = False,
+) -> Any:
     """Load the pipeline of ``plan``, quantized as planned.
 
     Raises:
@@ -21,25 +27,26 @@ def load_planned(plan: Plan, source: str | Path | None = None, device: str | Non
         InputError: The pipeline cannot be found.
     """
     named = plan.pipeline.as_source() if source is None else find_source(str(source))
-    loader = DirectoryLoader(local_directory(named))
-    require_same_pipeline(plan, loader.index)
+    loader = loader_for(local_directory(named), trust_remote_code=trust_remote_code)
+    require_same_pipeline(plan, loader)
     return build_pipeline(loader, plan.candidate, resolve_device(device)).pipeline
 
 
-def require_same_pipeline(plan: Plan, index: ModelIndex) -> None:
-    """Check the names in a plan against the pipeline's own index.
+def require_same_pipeline(plan: Plan, loader: ComponentLoader) -> None:
+    """Check the names in a plan against the pipeline's own.
 
     Raises:
         PlanFormatError: They differ.
     """
-    if plan.pipeline.class_name != index.class_name:
+    class_name = loader.pipeline_class.__name__
+    if plan.pipeline.class_name != class_name:
         raise PlanFormatError(
             f"The plan is for a {plan.pipeline.class_name}, "
-            f"but {plan.pipeline.source} holds a {index.class_name}."
+            f"but {plan.pipeline.source} holds a {class_name}."
         )
-    unknown = sorted(set(plan.components) - set(index.components))
+    unknown = sorted(set(plan.components) - set(loader.sizes))
     if unknown:
         raise PlanFormatError(
             f"The plan names {', '.join(unknown)}, which {plan.pipeline.source} does not have; "
-            f"it has {', '.join(index.components)}."
+            f"it has {', '.join(loader.sizes)}."
         )

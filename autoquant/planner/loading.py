@@ -13,7 +13,7 @@ import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils import logging
 
-from autoquant.errors import InputError, UnsupportedPipeline
+from autoquant.errors import UnsupportedPipeline
 from autoquant.planner.source import ModelIndex, read_model_index
 from autoquant.storage import held_bytes
 
@@ -41,9 +41,9 @@ class DirectoryLoader:
         UnsupportedPipeline: The directory is no text-to-image pipeline of the installed diffusers.
     """
 
-    def __init__(self, directory: Path, *, trust_remote_code: bool = False) -> None:
+    def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.index: ModelIndex = read_model_index(directory, trust_remote_code=trust_remote_code)
+        self.index: ModelIndex = read_model_index(directory)
         self.pipeline_class = _pipeline_class(self.index.class_name)
 
     @property
@@ -199,16 +199,15 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def loader_for(pipeline: Any, *, trust_remote_code: bool = False) -> ComponentLoader:
-    """The loader for a pipeline object, or for a directory.
+def loader_for(directory: Path, *, trust_remote_code: bool = False) -> ComponentLoader:
+    """The loader for a pipeline directory; code that it brings runs only if it is trusted.
 
     Raises:
-        InputError: ``pipeline`` is neither.
+        UnsupportedPipeline: The directory is no text-to-image pipeline, or brings code that is not
+            trusted.
     """
-    if isinstance(pipeline, DiffusionPipeline):
-        return ObjectLoader(pipeline)
-    if isinstance(pipeline, Path):
-        return DirectoryLoader(pipeline, trust_remote_code=trust_remote_code)
-    raise InputError(
-        f"Pass a diffusers pipeline, a directory or a hub id, got {type(pipeline).__name__}."
+    if not trust_remote_code:
+        return DirectoryLoader(directory)
+    return ObjectLoader(
+        DiffusionPipeline.from_pretrained(directory, use_safetensors=True, trust_remote_code=True)
     )

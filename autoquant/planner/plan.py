@@ -17,6 +17,7 @@ from autoquant.planner.measurement import Measured
 from autoquant.planner.source import PipelineSource
 from autoquant.planner.workload import Workload
 from autoquant.search_spaces.scheme import Choice
+from autoquant.search_spaces.space import Struck
 
 SCHEMA = "autoquant.plan/1"
 _SCHEMA_NAME, _, _SCHEMA_VERSION = SCHEMA.partition("/")
@@ -106,6 +107,7 @@ class SearchSummary(_Part):
     ties: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     failures: tuple[FailedTrial, ...] = ()
+    struck: tuple[Struck, ...] = ()
 
 
 class Plan(_Part):
@@ -155,12 +157,19 @@ class Plan(_Part):
             runtime=self.runtime,
         )
 
-    def load(self, source: str | Path | None = None, device: str | None = None) -> Any:
+    def load(
+        self,
+        source: str | Path | None = None,
+        device: str | None = None,
+        *,
+        trust_remote_code: bool = False,
+    ) -> Any:
         """Load the pipeline as planned, ready to call.
 
         Args:
             source: Directory or hub id of the pipeline, if it has moved.
             device: Where to put it; by default the accelerator if there is one.
+            trust_remote_code: Whether the pipeline may bring code of its own.
 
         Raises:
             PlanFormatError: The plan names a class or component that the pipeline does not have.
@@ -168,7 +177,7 @@ class Plan(_Part):
         """
         from autoquant.planner.execution import load_planned
 
-        return load_planned(self, source=source, device=device)
+        return load_planned(self, source, device, trust_remote_code=trust_remote_code)
 
     def save(self, path: str | Path) -> Path:
         """Write the plan as JSON, whole or not at all."""

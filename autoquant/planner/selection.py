@@ -65,7 +65,9 @@ def choose(trials: Sequence[Trial], budget: Budget) -> Selection:
     equal_in_both = [trial for trial in equal_in_loss if _same_latency(trial, fastest)]
     chosen = min(equal_in_both, key=lambda t: (_measured(t).peak_gb, _measured(t).loss, t.number))
     tied = tuple(trial for trial in equal_in_loss if trial is not chosen)
-    return Selection(chosen=chosen, tied=tied, pareto=pareto_set(trials))
+    # By its rule the choice may lose to a tied trial in all three by less than a spread.
+    front = pareto_set(trials)
+    return Selection(chosen, tied, front if chosen in front else (*front, chosen))
 
 
 def _measured(trial: Trial) -> Measured:

@@ -22,6 +22,8 @@ IN_MEMORY = "<in memory>"
 _MODEL_INDEX = "model_index.json"
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _REPOSITORY_ID = re.compile(r"[A-Za-z0-9][\w.\-]*/[A-Za-z0-9][\w.\-]*")
+_IF_YOU_TRUST_IT = "Pass --trust-remote-code (trust_remote_code=True) if you trust its authors."
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _REPOSITORY_TYPES = {"diffusers", "transformers"}
 
 
@@ -119,12 +121,19 @@ def local_directory(source: PipelineSource, *, download: bool = True) -> Path:
     return _from_hub(source, download=download)
 
 
-def read_model_index(directory: Path, *, trust_remote_code: bool = False) -> ModelIndex:
-    """Read and check a pipeline directory's ``model_index.json``.
+def at_commit(source: PipelineSource, directory: Path) -> PipelineSource:
+    """``source`` with the commit that a hub snapshot in ``directory`` was made of."""
+    if _REPOSITORY_ID.fullmatch(source.location) and _COMMIT.fullmatch(directory.name):
+        return source.model_copy(update={"revision": directory.name})
+    return source
+
+
+def read_model_index(directory: Path) -> ModelIndex:
+    """Read and check a pipeline directory's ``model_index.json``; nothing of it is run.
 
     Raises:
         UnsupportedPipeline: The file is missing or damaged, or names code that is not part of
-            diffusers or transformers while ``trust_remote_code`` is false.
+            diffusers or transformers.
     """
     path = directory / _MODEL_INDEX
     try:
@@ -139,13 +148,9 @@ def read_model_index(directory: Path, *, trust_remote_code: bool = False) -> Mod
         raise UnsupportedPipeline(f"{path} must hold a JSON object.")
     class_name = entries.get("_class_name")
     if not isinstance(class_name, str) or not _IDENTIFIER.fullmatch(class_name):
-        if isinstance(class_name, list) and trust_remote_code:
-            raise UnsupportedPipeline(
-                f"{path} names a custom pipeline class {class_name!r}: load it yourself with "
-                "diffusers and pass the pipeline object to autoquant()."
-            )
         raise UnsupportedPipeline(
-            f"{path} names the pipeline class {class_name!r}, which is not a plain diffusers class."
+            f"{path} names the pipeline class {class_name!r}, which is not part of diffusers. "
+            f"Nothing of it was run. {_IF_YOU_TRUST_IT}"
         )
     return ModelIndex(class_name=class_name, components=_read_components(path, entries))
 
@@ -162,9 +167,8 @@ def _read_components(path: Path, entries: dict[str, Any]) -> dict[str, tuple[str
             raise UnsupportedPipeline(f"{path}: the component {name!r} is damaged: {entry!r}.")
         if library not in _REPOSITORY_TYPES and not _is_pipeline_module(library):
             raise UnsupportedPipeline(
-                f"{path}: the component {name!r} comes from {library!r}, code outside diffusers "
-                "and transformers. Nothing of it was run; load the pipeline yourself if you trust "
-                "it, and pass the object to autoquant()."
+                f"{path}: the component {name!r} comes from {library!r}, which is not part of "
+                f"diffusers or transformers. Nothing of it was run. {_IF_YOU_TRUST_IT}"
             )
         components[name] = (library, class_name)
     return components

@@ -67,7 +67,7 @@ def test_a_hub_id_that_cannot_be_reached_says_so(
 
 
 def test_a_directory_that_is_no_pipeline_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedPipeline, match="has no model_index.json"):
+    with pytest.raises(UnsupportedPipeline, match="has no model_index"):
         read_model_index(tmp_path)
 
 

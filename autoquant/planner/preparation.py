@@ -1,0 +1,171 @@
+"""Everything before the search: open the pipeline, open its space, measure the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from autoquant import demo
+from autoquant.errors import InputError
+from autoquant.metrics.device import resolve_device
+from autoquant.metrics.fidelity import AUTO, available_metrics, deciding_metric
+from autoquant.metrics.metric import DEFAULT_CLIP_MODEL
+from autoquant.planner.candidate import Candidate, Runtime
+from autoquant.planner.device_evaluator import DeviceEvaluator, build_pipeline
+from autoquant.planner.drawing import require_call_takes
+from autoquant.planner.loading import ComponentLoader, ObjectLoader, loader_for
+from autoquant.planner.parameters import unquantized
+from autoquant.planner.pipeline import workload_for
+from autoquant.planner.source import (
+    DEMO,
+    IN_MEMORY,
+    PipelineSource,
+    at_commit,
+    find_source,
+    local_directory,
+)
+from autoquant.planner.workload import Workload, WorkloadRequest
+from autoquant.search_spaces.space import SearchSpace, open_space
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asks to be planned; ``autoquant()`` documents each field."""
+
+    pipeline: Any
+    workload: WorkloadRequest = field(default_factory=WorkloadRequest)
+    metric: str = AUTO
+    clip_model: str = DEFAULT_CLIP_MODEL
+    backends: Sequence[str] | None = None
+    device: str | None = None
+    compute_dtype: str | None = None
+    revision: str | None = None
+    variant: str | None = None
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A pipeline that is ready to be searched.
+
+    Attributes:
+        source: Where the pipeline comes from, as the plan names it.
+        class_name: Its diffusers class.
+        runtime: What holds for every candidate.
+        workload: What each candidate draws.
+        space: What may be tried.
+        evaluator: Measures candidates; it has measured the reference.
+        device: Where.
+        notes: What a reader of the plan should know.
+    """
+
+    source: PipelineSource
+    class_name: str
+    runtime: Runtime
+    workload: Workload
+    space: SearchSpace
+    evaluator: DeviceEvaluator
+    device: torch.device
+    notes: tuple[str, ...]
+
+
+def prepare(request: Request) -> Prepared:
+    """Open the pipeline and its space, and measure the unquantized reference.
+
+    Raises:
+        InputError: Something that was asked for is wrong or cannot be had.
+    """
+    device = resolve_device(request.device)
+    source, loader = _open(request)
+    runtime = Runtime(compute_dtype=_compute_dtype(request.pipeline, request.compute_dtype))
+    built = build_pipeline(loader, Candidate(components={}, runtime=runtime), device)
+    asked = _demo_workload(request.workload) if source.location == DEMO else request.workload
+    workload = workload_for(built.pipeline, asked)
+    require_call_takes(loader.pipeline_class, workload)
+    # Hundreds of MB of weights are fetched only for a metric that was asked for or left to us.
+    metrics, missing = available_metrics(
+        None,
+        image_size=(workload.height, workload.width),
+        allow_download=request.metric in {AUTO, "lpips"},
+        clip_model=request.clip_model,
+    )
+    decides = deciding_metric(request.metric, metrics, missing)
+    class_name = loader.pipeline_class.__name__
+    space = open_space(class_name, built.modules, device.type, request.backends)
+    evaluator = DeviceEvaluator(
+        loader, built, unquantized(space, runtime), workload, device, metrics, decides
+    )
+    notes = [f"{name} was not measured: {why}" for name, why in missing.items()]
+    return Prepared(
+        source=source,
+        class_name=class_name,
+        runtime=runtime,
+        workload=workload,
+        space=space,
+        evaluator=evaluator,
+        device=device,
+        notes=(*notes, *_device_notes(device)),
+    )
+
+
+def _device_notes(device: torch.device) -> tuple[str, ...]:
+    if device.type != "cpu":
+        return ()
+    return (
+        "Measured on a CPU: latencies here say nothing about a GPU, and peaks are tensor bytes "
+        "without an allocator's reserve.",
+    )
+
+
+def _open(request: Request) -> tuple[PipelineSource, ComponentLoader]:
+    pipeline = request.pipeline
+    if isinstance(pipeline, str | Path):
+        source = find_source(str(pipeline), revision=request.revision, variant=request.variant)
+        directory = local_directory(source)
+        loader = loader_for(directory, trust_remote_code=request.trust_remote_code)
+        return at_commit(source, directory), loader
+    if not hasattr(pipeline, "components"):
+        raise InputError(
+            f"Pass a diffusers pipeline, a directory or a hub id, got {type(pipeline).__name__}."
+        )
+    return _source_of_object(pipeline), ObjectLoader(pipeline)
+
+
+def _source_of_object(pipeline: Any) -> PipelineSource:
+    origin = getattr(pipeline, "name_or_path", None) or ""
+    try:
+        return find_source(str(origin))
+    except InputError:
+        return PipelineSource(location=IN_MEMORY)
+
+
+def _demo_workload(request: WorkloadRequest) -> WorkloadRequest:
+    known = demo.WORKLOAD
+    return WorkloadRequest(
+        prompts=request.prompts or tuple(known["prompts"]),
+        seeds=request.seeds,
+        height=request.height or known["height"],
+        width=request.width or known["width"],
+        steps=request.steps or known["steps"],
+        guidance_scale=request.guidance_scale,
+        batch_size=request.batch_size,
+        call_arguments={
+            "max_sequence_length": known["max_sequence_length"],
+            **request.call_arguments,
+        },
+    )
+
+
+def _compute_dtype(pipeline: Any, requested: str | None) -> Any:
+    if requested is None:
+        own = str(getattr(pipeline, "dtype", "")).removeprefix("torch.")
+        return own if own in {"bfloat16", "float16"} else "bfloat16"
+    if requested not in {"bfloat16", "float16", "float32"}:
+        raise InputError(
+            f"compute_dtype must be 'bfloat16', 'float16' or 'float32', got {requested!r}."
+        )
+    return requested

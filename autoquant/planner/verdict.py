@@ -1,0 +1,98 @@
+"""Write up a finished search as a plan."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from autoquant import __version__
+from autoquant.metrics.device import fingerprint, package_versions
+from autoquant.planner.budget import Budget
+from autoquant.planner.measurement import Trial
+from autoquant.planner.plan import (
+    FailedTrial,
+    ParetoPoint,
+    Plan,
+    PlannedComponent,
+    PlannedPipeline,
+    ReferenceCost,
+    SearchSummary,
+)
+from autoquant.planner.preparation import Prepared
+from autoquant.planner.reasons import reason
+from autoquant.planner.search import SearchResult, SearchSettings
+from autoquant.planner.selection import RULE, Selection, is_feasible
+
+
+def make_plan(
+    prepared: Prepared,
+    budget: Budget,
+    settings: SearchSettings,
+    result: SearchResult,
+    selection: Selection,
+) -> Plan:
+    """The plan for the chosen trial, with its evidence."""
+    chosen, reference = selection.chosen, prepared.evaluator.reference
+    assert chosen.measured is not None
+    return Plan(
+        created=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        autoquant=__version__,
+        pipeline=PlannedPipeline(
+            class_name=prepared.class_name,
+            source=prepared.source.location,
+            revision=prepared.source.revision,
+            variant=prepared.source.variant,
+        ),
+        budget=budget,
+        workload=prepared.workload,
+        components={
+            name: PlannedComponent(
+                **choice.model_dump(), why=reason(name, chosen, reference, result.trials, budget)
+            )
+            for name, choice in chosen.candidate.components.items()
+        },
+        runtime=chosen.candidate.runtime,
+        measured=chosen.measured,
+        reference=ReferenceCost(
+            weights_gb=reference.weights_gb,
+            peak_gb=reference.peak_gb,
+            latency_s=reference.latency_s.median,
+            fits=is_feasible(reference, budget),
+        ),
+        pareto=tuple(_pareto_point(trial, chosen, budget) for trial in selection.pareto),
+        search=_summary(prepared, settings, result, selection),
+        device=fingerprint(prepared.device),
+        versions=package_versions(),
+    )
+
+
+def _summary(
+    prepared: Prepared, settings: SearchSettings, result: SearchResult, selection: Selection
+) -> SearchSummary:
+    failed = [trial for trial in result.trials if trial.failure is not None]
+    return SearchSummary(
+        trials=len(result.trials),
+        pruned=0,
+        failed=len(failed),
+        seconds=result.seconds,
+        seed=settings.seed,
+        interrupted=result.interrupted,
+        rule=RULE,
+        ties=tuple(trial.candidate.label for trial in selection.tied),
+        struck=prepared.space.struck,
+        notes=prepared.notes,
+        failures=tuple(
+            FailedTrial(components=trial.candidate.components, reason=trial.failure or "")
+            for trial in failed
+        ),
+    )
+
+
+def _pareto_point(trial: Trial, chosen: Trial, budget: Budget) -> ParetoPoint:
+    assert trial.measured is not None
+    return ParetoPoint(
+        components=trial.candidate.components,
+        runtime=trial.candidate.runtime,
+        measured=trial.measured,
+        chosen=trial is chosen,
+        feasible=is_feasible(trial.measured, budget),
+    )
