@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors import SafetensorError
 
 from autoquant.errors import MetricUnavailable
-from autoquant.metrics.clip_weights import ClipSource, find_clip
+from autoquant.metrics.clip_weights import LOCAL, ClipSource, find_clip
 from autoquant.metrics.images import Images, to_bytes
 from autoquant.metrics.metric import Metric, MetricSettings
 
@@ -52,9 +52,9 @@ class ClipEncoder:
 class _ClipMetric:
     lower_is_better = False
 
-    def __init__(self, encoder: ClipEncoder, model: str) -> None:
+    def __init__(self, encoder: ClipEncoder, identity: str) -> None:
         self._encoder = encoder
-        self.identity = f"clip: {model}"
+        self.identity = identity
 
     def _text_points(self, images: Images, prompts: Sequence[str]) -> torch.Tensor:
         # 100 times the cosine, as CLIP scores are printed, but not cut off at 0.
@@ -105,21 +105,22 @@ def make(settings: MetricSettings) -> Sequence[Metric]:
     Raises:
         MetricUnavailable: The model is unknown, or its weights cannot be had or loaded.
     """
-    encoder = ClipEncoder(find_clip(settings.clip_model, settings.allow_download))
-    return [metric(encoder, settings.clip_model) for metric in (ClipText, ClipDelta, ClipImage)]
+    source = find_clip(settings.clip_model, settings.allow_download)
+    encoder, identity = ClipEncoder(source), f"clip: {source.identity}"
+    return [metric(encoder, identity) for metric in (ClipText, ClipDelta, ClipImage)]
 
 
 def _create(source: ClipSource) -> tuple[Any, Callable[[Image.Image], torch.Tensor]]:
     try:
         model, prepare = open_clip.create_model_from_pretrained(
             source.model_name,
-            pretrained=str(source.weights) if source.weights else None,
+            # A folder has its own, and open_clip warns of a second.
+            pretrained=None if source.model_name.startswith(LOCAL) else str(source.weights),
             weights_only=True,
             **source.overrides,
         )
     except (RuntimeError, ValueError, OSError, pickle.UnpicklingError, SafetensorError) as error:
-        where = source.weights or source.model_name
-        raise MetricUnavailable(f"open_clip cannot load {where}: {error}") from error
+        raise MetricUnavailable(f"open_clip cannot load {source.weights}: {error}") from error
     return model.eval(), prepare
 
 

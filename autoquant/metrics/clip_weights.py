@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from autoquant.errors import MetricUnavailable
 from autoquant.metrics.download import require_reachable
 
-_LOCAL = "local-dir:"
+LOCAL = "local-dir:"
 _SAFE_FILE = "open_clip_model.safetensors"
 _FILES = (_SAFE_FILE, "open_clip_pytorch_model.bin")
 
@@ -26,13 +27,15 @@ class ClipSource:
 
     Attributes:
         model_name: Built-in architecture, or ``local-dir:PATH``.
-        weights: Checkpoint for a built-in architecture; a local folder has its own.
+        weights: The checkpoint file.
+        identity: What makes two scores comparable; it names no place on this machine.
         overrides: How images were prepared in training, and the activation; a checkpoint's path
             alone does not tell open_clip.
     """
 
     model_name: str
-    weights: Path | None
+    weights: Path
+    identity: str
     overrides: dict[str, Any] = field(default_factory=dict)
 
 
@@ -43,8 +46,8 @@ def find_clip(model: str, allow_download: bool) -> ClipSource:
         MetricUnavailable: The model is unknown, or its weights are not here and may not or cannot
             be fetched.
     """
-    if model.startswith(_LOCAL):
-        return _local(Path(model.removeprefix(_LOCAL)))
+    if model.startswith(LOCAL):
+        return _local(Path(model.removeprefix(LOCAL)))
     name, _, tag = model.partition(":")
     config = open_clip.get_pretrained_cfg(name, tag)
     repository = str(config.get("hf_hub", "")).rstrip("/")
@@ -62,7 +65,7 @@ def find_clip(model: str, allow_download: bool) -> ClipSource:
         "image_resize_mode": config.get("resize_mode"),
         "force_quick_gelu": bool(config.get("quick_gelu", False)),
     }
-    return ClipSource(name, weights, overrides)
+    return ClipSource(name, weights, model, overrides)
 
 
 def _local(folder: Path) -> ClipSource:
@@ -78,9 +81,13 @@ def _local(folder: Path) -> ClipSource:
         raise MetricUnavailable(f"{config} has no model_cfg with a text_cfg: {error!r}.") from error
     # A tokenizer of transformers' is read from the folder itself.
     _require_own_text_tower(str(config), {**text_config, "hf_tokenizer_name": None})
-    if not any(folder.glob("*.safetensors")):
-        raise MetricUnavailable(f"{folder} has no .safetensors weights, such as {_SAFE_FILE}.")
-    return ClipSource(f"{_LOCAL}{folder}", None)
+    # open_clip prefers this file to any other in the folder, and it cannot hold code.
+    weights = folder / _SAFE_FILE
+    if not weights.is_file():
+        raise MetricUnavailable(f"{folder} has no {_SAFE_FILE}; save the weights under that name.")
+    with weights.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return ClipSource(f"{LOCAL}{folder}", weights, f"{folder.name} {digest[:8]}")
 
 
 def _require_own_text_tower(model: str, text_config: Mapping[str, Any]) -> None:

@@ -108,7 +108,7 @@ def deciding_metric(
         MetricUnavailable: The metric is unknown, cannot be had, or is a guard and no loss.
     """
     if requested == AUTO:
-        return "lpips" if "lpips" in usable else "flip"
+        requested = "lpips" if "lpips" in usable else "flip"
     if requested in GUARDS or requested == "clip":
         raise MetricUnavailable(
             f"Metric {requested!r} reacts to damage only and cannot decide a study; it is reported "

@@ -13,7 +13,7 @@ from autoquant.metrics.images import Images
 from autoquant.metrics.lpips_weights import alexnet_file, weights_only_loading
 from autoquant.metrics.metric import Metric, MetricSettings
 
-# AlexNet's stride-4 convolution and two stride-2 poolings leave nothing of a smaller image.
+# AlexNet's strides leave one feature of 32 pixels and, soon below, none.
 _LEAST_PIXELS = 32
 
 

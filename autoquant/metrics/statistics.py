@@ -28,9 +28,8 @@ def mean_interval(values: Sequence[float]) -> MeanInterval:
     """Bootstrap the mean of ``values``; the same values always give the same interval.
 
     The percentile interval of n values is too narrow by about ``sqrt((n - 1) / n)`` and by using
-    normal quantiles where n is small. It is widened as Hesterberg proposes: "What Teachers Should
-    Know About the Bootstrap", The American Statistician 69 (2015), section 4.1 (expanded
-    percentiles).
+    normal quantiles where n is small. It is widened by the expanded percentiles of Hesterberg,
+    "What Teachers Should Know About the Bootstrap", The American Statistician 69 (2015).
 
     Raises:
         InputError: ``values`` is empty or holds something that is not finite.

@@ -65,6 +65,7 @@ def test_a_cached_file_is_taken_without_asking(tmp_path: Path) -> None:
     (snapshot.parent.parent / "refs" / "main").write_text("abc")
     source = find_clip(DEFAULT_CLIP_MODEL, allow_download=False)
     assert (source.model_name, source.weights) == ("ViT-B-32", weights)
+    assert source.identity == DEFAULT_CLIP_MODEL
     assert source.overrides["image_mean"] == open_clip.OPENAI_DATASET_MEAN
     assert source.overrides["force_quick_gelu"] is False
     # The activation that a checkpoint was trained with is told by its tag alone.
@@ -124,5 +125,5 @@ def test_a_folder_that_is_none_says_what_it_lacks(tmp_path: Path) -> None:
     with pytest.raises(MetricUnavailable, match="takes its text part from 'roberta-base'"):
         find_clip(model, allow_download=False)
     config.write_text(json.dumps({"model_cfg": {"text_cfg": {}}}))
-    with pytest.raises(MetricUnavailable, match=r"no \.safetensors weights"):
+    with pytest.raises(MetricUnavailable, match=r"has no open_clip_model\.safetensors"):
         find_clip(model, allow_download=False)

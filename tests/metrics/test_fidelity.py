@@ -80,6 +80,8 @@ def test_auto_is_lpips_where_it_can_be_had_else_flip() -> None:
     flip, lpips = Listed(name="flip"), Listed(name="lpips")
     assert deciding_metric("auto", {"flip": flip, "lpips": lpips}, {}) == "lpips"
     assert deciding_metric("auto", {"flip": flip}, {"lpips": "no weights"}) == "flip"
+    with pytest.raises(MetricUnavailable, match="'flip' cannot be had: broken"):
+        deciding_metric("auto", {}, {"flip": "broken"})
 
 
 def test_a_metric_asked_for_by_name_is_that_one_or_an_error() -> None:

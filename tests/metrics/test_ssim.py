@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
+from torchmetrics.functional.image import structural_similarity_index_measure
 
 from autoquant.errors import MetricUnavailable
 from autoquant.metrics.images import Images
@@ -17,6 +19,16 @@ def test_it_is_a_loss_that_grows_with_noise(
     pictures: Images, noisy: Callable[[float], Images]
 ) -> None:
     check_loss(Ssim(), pictures, noisy)
+
+
+def test_it_agrees_with_torchmetrics(pictures: Images, noisy: Callable[[float], Images]) -> None:
+    ours, theirs = (
+        torch.from_numpy(images).double().permute(0, 3, 1, 2) for images in (noisy(0.05), pictures)
+    )
+    expected = structural_similarity_index_measure(
+        ours, theirs, data_range=1.0, reduction="none"
+    ).tolist()
+    assert Ssim().per_image(pictures, noisy(0.05), PROMPTS) == pytest.approx(expected, abs=1e-9)
 
 
 def test_a_structure_turned_round_is_no_likeness(pictures: Images) -> None:
