@@ -29,7 +29,7 @@ from autoquant.planner.source import (
     local_directory,
 )
 from autoquant.planner.workload import Workload, WorkloadRequest
-from autoquant.search_spaces.space import SearchSpace, open_space
+from autoquant.search_spaces.space import SearchSpace, open_space, usable_schemes
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,7 @@ def prepare(request: Request) -> Prepared:
         InputError: Something that was asked for is wrong or cannot be had.
     """
     device = resolve_device(request.device)
+    usable_schemes(device.type, request.backends)
     source, loader = _open(request)
     runtime = Runtime(compute_dtype=_compute_dtype(request.pipeline, request.compute_dtype))
     built = build_pipeline(loader, Candidate(components={}, runtime=runtime), device)

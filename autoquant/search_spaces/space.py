@@ -80,7 +80,7 @@ def open_space(
     Raises:
         BackendUnavailable: A backend or scheme asked for is unknown or cannot run here.
     """
-    usable, unusable = _schemes(device_type, backends)
+    usable, unusable = usable_schemes(device_type, backends)
     components: dict[str, ComponentSpace] = {}
     struck: list[Struck] = []
     for name, module in modules.items():
@@ -107,10 +107,14 @@ def open_space(
     return SearchSpace(components=components, struck=tuple(struck))
 
 
-def _schemes(
+def usable_schemes(
     device_type: str, asked: Sequence[str] | None
 ) -> tuple[dict[str, Backend], dict[str, str]]:
-    """The usable schemes with their backends, and the unusable ones with the reasons."""
+    """The usable schemes with their backends, and the unusable ones with the reasons.
+
+    Raises:
+        BackendUnavailable: A backend or scheme asked for is unknown or cannot run here.
+    """
     usable: dict[str, Backend] = {}
     unusable: dict[str, str] = {}
     for word in registry.backends() if asked is None else asked:

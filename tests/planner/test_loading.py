@@ -1,0 +1,138 @@
+"""Real pipelines: a directory, a hub cache, code that a repository brings, objects in memory."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DiffusionPipeline, FluxPipeline
+
+from autoquant.errors import UnsupportedPipeline
+from autoquant.planner.loading import DirectoryLoader, ObjectLoader, loader_for
+from autoquant.storage import held_bytes
+
+BRINGS_CODE = """
+from pathlib import Path
+from diffusers import FluxPipeline
+
+(Path(__file__).parent / "ran").touch()
+Path({marker!r}).touch()
+
+class OwnPipeline(FluxPipeline):
+    pass
+"""
+
+
+@pytest.fixture
+def copy_of_demo(demo_directory: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(demo_directory, tmp_path / "model"))
+
+
+def test_a_directory_gives_fresh_components_and_a_pipeline(demo_directory: Path) -> None:
+    loader = DirectoryLoader(demo_directory)
+    assert loader.pipeline_class is FluxPipeline
+    assert set(loader.sizes) == {"transformer", "text_encoder", "text_encoder_2", "vae"}
+    assert list(loader.sizes.values()) == sorted(loader.sizes.values(), reverse=True)
+    first, second = (loader.load("transformer", torch.bfloat16) for _ in range(2))
+    assert first is not second
+    assert not first.training
+    assert all(weight.dtype == torch.bfloat16 for weight in first.parameters())
+    assert loader.assemble({"transformer": first}, torch.bfloat16).transformer is first
+
+
+def test_a_copy_from_memory_holds_what_the_directory_holds(
+    demo_directory: Path, demo_pipeline: DiffusionPipeline
+) -> None:
+    from_disk = DirectoryLoader(demo_directory)
+    from_memory = ObjectLoader(demo_pipeline)
+    assert set(from_memory.sizes) == set(from_disk.sizes)
+    for name in from_disk.sizes:
+        ours, theirs = (loader.load(name, torch.bfloat16) for loader in (from_memory, from_disk))
+        assert held_bytes(ours) == held_bytes(theirs)
+        assert all(
+            torch.equal(ours.state_dict()[key], tensor)
+            for key, tensor in theirs.state_dict().items()
+        )
+
+
+def test_a_pipeline_with_offload_hooks_is_refused(demo_pipeline: DiffusionPipeline) -> None:
+    demo_pipeline.enable_model_cpu_offload(device="cpu")
+    with pytest.raises(UnsupportedPipeline, match="has offload hooks"):
+        ObjectLoader(demo_pipeline)
+
+
+def test_a_quantized_pipeline_is_refused(demo_pipeline: DiffusionPipeline) -> None:
+    from torchao.quantization import Int8WeightOnlyConfig, quantize_
+
+    quantize_(demo_pipeline.transformer, Int8WeightOnlyConfig(set_inductor_config=False))
+    with pytest.raises(UnsupportedPipeline, match="transformer is quantized already"):
+        ObjectLoader(demo_pipeline)
+
+
+def test_weights_that_only_come_as_pickles_are_refused(copy_of_demo: Path) -> None:
+    weights = next((copy_of_demo / "vae").glob("*.safetensors"))
+    weights.rename(weights.with_suffix(".bin"))
+    with pytest.raises(UnsupportedPipeline, match="vae cannot be loaded"):
+        DirectoryLoader(copy_of_demo).load("vae", torch.bfloat16)
+
+
+def test_a_pipeline_class_that_diffusers_does_not_have_is_named(copy_of_demo: Path) -> None:
+    index = json.loads((copy_of_demo / "model_index.json").read_text())
+    index["_class_name"] = "NoSuchPipeline"
+    (copy_of_demo / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(UnsupportedPipeline, match="NoSuchPipeline is no pipeline"):
+        DirectoryLoader(copy_of_demo)
+
+
+def test_code_that_a_repository_brings_runs_only_if_it_is_trusted(
+    copy_of_demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
+    marker = tmp_path / "ran"
+    (copy_of_demo / "own.py").write_text(BRINGS_CODE.format(marker=str(marker)))
+    index = json.loads((copy_of_demo / "model_index.json").read_text())
+    index["_class_name"] = ["own", "OwnPipeline"]
+    (copy_of_demo / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(UnsupportedPipeline, match="--trust-remote-code"):
+        loader_for(copy_of_demo)
+    assert not marker.exists()
+    loader = loader_for(copy_of_demo, trust_remote_code=True)
+    assert marker.exists()
+    assert loader.pipeline_class.__name__ == "OwnPipeline"
+
+
+def test_a_hub_id_in_the_cache_is_planned_offline_and_pinned_to_its_commit(
+    demo_directory: Path, tmp_path: Path
+) -> None:
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = tmp_path / "hub" / "models--owner--shapes"
+    shutil.copytree(demo_directory, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    script = (
+        "from autoquant import autoquant, WorkloadRequest\n"
+        "size = WorkloadRequest(prompts=('a red circle',), height=64, width=64, steps=1)\n"
+        "plan = autoquant('owner/shapes', vram_gb=1, workload=size, trials=1, metric='flip')\n"
+        "plan.load()\n"
+        "print(plan.pipeline.source, plan.pipeline.revision)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={
+            "PATH": "/usr/bin:/bin",
+            "HF_HUB_CACHE": str(tmp_path / "hub"),
+            "HF_HUB_OFFLINE": "1",
+            "HOME": str(tmp_path),
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().splitlines()[-1] == f"owner/shapes {commit}"
