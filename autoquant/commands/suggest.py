@@ -37,6 +37,13 @@ def suggest(
     metric: Annotated[
         str, typer.Option(help="Deciding metric: auto (lpips, else flip), flip, ssim, psnr, lpips.")
     ] = "auto",
+    clip: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="CLIP guard: open_clip's MODEL:TAG, or local-dir:PATH."),
+    ] = None,
+    download: Annotated[
+        bool, typer.Option(help="Fetch metric weights that are not on this machine.")
+    ] = True,
     backend: Annotated[
         list[str] | None, typer.Option(help="Search this backend only; may be repeated.")
     ] = None,
@@ -96,6 +103,8 @@ def suggest(
         time_limit_s=time_limit,
         seed=seed,
         metric=metric,
+        **({} if clip is None else {"clip_model": clip}),
+        download=download,
         backends=backend,
         device=device,
         compute_dtype=dtype,

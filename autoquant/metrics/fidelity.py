@@ -96,6 +96,22 @@ def available_metrics(
     return usable, missing
 
 
+def require_can_decide(requested: str) -> None:
+    """Check a metric's name before anything is loaded; its weights may still be missing.
+
+    Raises:
+        MetricUnavailable: The metric is unknown, or is a guard and no loss.
+    """
+    known = [name for name in _factories() if name != "clip"]
+    if requested in GUARDS or requested == "clip":
+        raise MetricUnavailable(
+            f"Metric {requested!r} reacts to damage only and cannot decide a study; it is reported "
+            f"beside the deciding one. Choose one of: {', '.join([AUTO, *known])}."
+        )
+    if requested not in {AUTO, *known}:
+        raise MetricUnavailable(_unknown(requested, [*known, AUTO]))
+
+
 def deciding_metric(
     requested: str, usable: Mapping[str, Metric], missing: Mapping[str, str]
 ) -> str:
@@ -109,16 +125,12 @@ def deciding_metric(
     """
     if requested == AUTO:
         requested = "lpips" if "lpips" in usable else "flip"
-    if requested in GUARDS or requested == "clip":
-        raise MetricUnavailable(
-            f"Metric {requested!r} reacts to damage only and cannot decide a study; it is reported "
-            f"beside the deciding one. Choose one of: {', '.join(_deciders(usable))}."
-        )
-    if requested in usable:
-        return requested
-    if requested in missing:
-        raise MetricUnavailable(f"Metric {requested!r} cannot be had: {missing[requested]}")
-    raise MetricUnavailable(_unknown(requested, [*usable, *missing, AUTO]))
+    else:
+        require_can_decide(requested)
+    if requested not in usable:
+        reason = missing.get(requested, "it was not among the metrics that were made.")
+        raise MetricUnavailable(f"Metric {requested!r} cannot be had: {reason}")
+    return requested
 
 
 def score(
@@ -202,10 +214,6 @@ def _require_loss(metric: Metric) -> None:
             f"Metric {metric.name!r} is better when larger; a metric from another package must be "
             "a loss (0 is identical, lower is better)."
         )
-
-
-def _deciders(names: Iterable[str]) -> list[str]:
-    return [AUTO, *(name for name in names if name not in GUARDS)]
 
 
 def _unknown(name: str, known: Sequence[str]) -> str:

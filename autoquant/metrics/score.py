@@ -5,21 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict
 
 PSNR_CAP_DB = 100.0
 """PSNR at and above which images count as identical, and the value that stands for an infinite one
 (JSON has no infinity). It is an RMSE of 1e-5, 1/400 of one step of an 8-bit image."""
-
-
-class Named(Protocol):
-    """What a loss needs to know of a metric."""
-
-    @property
-    def name(self) -> str:
-        """Name of the metric."""
 
 
 class MetricScore(BaseModel):
@@ -79,13 +70,13 @@ GUARDS = frozenset({"clip_text", "clip_image", "clip_delta"})
 can rise when a model is quantized."""
 
 
-def losses_of(metric: Named, score: MetricScore) -> tuple[float, ...]:
+def losses_of(metric: str, score: MetricScore) -> tuple[float, ...]:
     """The loss of each image, in the order of the prompts."""
-    to_loss = LOSS.get(metric.name, _itself)
+    to_loss = LOSS.get(metric, _itself)
     return tuple(to_loss(value) for value in score.per_image)
 
 
-def loss_of(metric: Named, score: MetricScore, noise_floor: float) -> float:
+def loss_of(metric: str, score: MetricScore, noise_floor: float) -> float:
     """Mean loss of the images less ``noise_floor`` (a mean loss as well), at least 0."""
     losses = losses_of(metric, score)
     return max(0.0, math.fsum(losses) / len(losses) - noise_floor)

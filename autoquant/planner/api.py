@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from autoquant.errors import InfeasibleBudget, SearchInterrupted
@@ -13,6 +14,7 @@ from autoquant.metrics.metric import DEFAULT_CLIP_MODEL
 from autoquant.planner.budget import Budget
 from autoquant.planner.delivery import Planned, deliver
 from autoquant.planner.output import OutputDirectory
+from autoquant.planner.parameters import unquantized
 from autoquant.planner.plan import Plan
 from autoquant.planner.preparation import Request, prepare
 from autoquant.planner.progress import OnProgress, Progress, silent
@@ -33,6 +35,7 @@ def autoquant(
     seed: int = 0,
     metric: str = AUTO,
     clip_model: str = DEFAULT_CLIP_MODEL,
+    download: bool = True,
     backends: Sequence[str] | None = None,
     device: str | None = None,
     compute_dtype: str | None = None,
@@ -57,6 +60,7 @@ def autoquant(
         seed: Seed of the search.
         metric: Deciding metric; ``auto`` is LPIPS where its weights can be had, else FLIP.
         clip_model: Guard against lost prompts: open_clip's ``MODEL:TAG``, or ``local-dir:PATH``.
+        download: Whether metric weights that are not on this machine may be fetched.
         backends: Backends to search; by default every one that is usable here.
         device: Where to measure; by default the accelerator if there is one.
         compute_dtype: ``bfloat16``, ``float16`` or ``float32``; by default that of a half-precision
@@ -82,6 +86,7 @@ def autoquant(
         workload=workload or WorkloadRequest(),
         metric=metric,
         clip_model=clip_model,
+        download=download,
         backends=backends,
         device=device,
         compute_dtype=compute_dtype,
@@ -93,7 +98,8 @@ def autoquant(
         output = None
         if out is not None:
             output = stack.enter_context(OutputDirectory(Path(out), overwrite=overwrite))
-        planned = plan_pipeline(request, budget, settings, on_progress)
+        images = Path(stack.enter_context(TemporaryDirectory(prefix="autoquant-")))
+        planned = plan_pipeline(request, budget, settings, images, on_progress)
         if output is not None:
             deliver(planned, output.partial)
             output.commit()
@@ -104,12 +110,16 @@ def plan_pipeline(
     request: Request,
     budget: Budget,
     settings: SearchSettings,
+    image_root: Path,
     on_progress: OnProgress = silent,
 ) -> Planned:
-    """``autoquant()`` with what is needed to hand the plan over, and nothing written."""
+    """``autoquant()`` with what is needed to hand the plan over.
+
+    The images of each candidate are written below ``image_root``.
+    """
     on_progress(Progress("reference"))
     try:
-        prepared = prepare(request)
+        prepared = prepare(request, image_root)
     except KeyboardInterrupt:
         raise SearchInterrupted("Interrupted before the reference was measured.") from None
     result = search(
@@ -124,10 +134,10 @@ def plan_pipeline(
             ) from None
         raise
     on_progress(Progress("done", len(result.trials), len(result.trials), best=selection.chosen))
-    key = selection.chosen.candidate.key
+    evaluator, chosen = prepared.evaluator, selection.chosen.candidate
     return Planned(
         plan=make_plan(prepared, budget, settings, result, selection),
-        reference_images=prepared.evaluator.reference_images,
-        images=prepared.evaluator.images[key],
-        components=prepared.evaluator.components[key],
+        reference_images=evaluator.image_directory(unquantized(prepared.space, prepared.runtime)),
+        images=evaluator.image_directory(chosen),
+        components=evaluator.components[chosen.key],
     )

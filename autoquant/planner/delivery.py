@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from autoquant.files import write_text
-from autoquant.metrics.images import save_png
 from autoquant.planner.device_evaluator import ComponentFacts
-from autoquant.planner.drawing import Images
 from autoquant.planner.emit.loader_script import SCRIPT_NAME, loader_script
 from autoquant.planner.plan import Plan
 from autoquant.planner.source import DEMO, IN_MEMORY, local_directory, without_home
@@ -20,14 +19,14 @@ class Planned:
 
     Attributes:
         plan: The plan.
-        reference_images: Float32 images of the unquantized pipeline, (N, H, W, 3) in [0, 1].
-        images: The same samples drawn by the chosen candidate.
+        reference_images: Directory of the unquantized pipeline's images.
+        images: Directory of the same samples drawn by the chosen candidate.
         components: Class and untouched layers of each component.
     """
 
     plan: Plan
-    reference_images: Images
-    images: Images
+    reference_images: Path
+    images: Path
     components: dict[str, ComponentFacts]
 
 
@@ -42,8 +41,8 @@ def deliver(planned: Planned, directory: Path) -> None:
         },
         kept_layers={name: facts.kept_layers for name, facts in planned.components.items()},
     )
-    save_png(planned.reference_images, directory / "images" / "reference")
-    save_png(planned.images, directory / "images" / "planned")
+    shutil.copytree(planned.reference_images, directory / "images" / "reference")
+    shutil.copytree(planned.images, directory / "images" / "planned")
     write_text(directory / SCRIPT_NAME, script)
     plan.save(directory / "plan.json")
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from autoquant.errors import CandidateFailed
 from autoquant.metrics.device import release_memory
 from autoquant.metrics.fidelity import Metric, loss_of, score
-from autoquant.metrics.images import check_images
+from autoquant.metrics.images import check_images, save_png
 from autoquant.metrics.latency import LatencySummary, summarize, timed
 from autoquant.metrics.memory import counter_for
 from autoquant.metrics.score import MetricScore
@@ -55,6 +57,7 @@ class Drawn:
 
     images: Images
     peak_bytes: int
+    other_counters: Mapping[str, int]
     latency_s: LatencySummary
 
 
@@ -97,6 +100,7 @@ def draw_workload(built: BuiltPipeline, workload: Workload, device: torch.device
     return Drawn(
         images=np.concatenate(images[: len(batches)]),
         peak_bytes=reading.peak_bytes,
+        other_counters=dict(reading.additional_bytes),
         latency_s=summarize(seconds),
     )
 
@@ -110,7 +114,6 @@ class DeviceEvaluator:
         reference: The measurement of the unquantized pipeline.
         reference_images: Its images, float32 of shape (N, H, W, 3) in [0, 1].
         noise_floor: For each metric, the loss of the reference drawn with another attention kernel.
-        images: The images of each measured candidate, by ``Candidate.key``.
         components: What each measured candidate's components are, by ``Candidate.key``.
     """
 
@@ -123,6 +126,7 @@ class DeviceEvaluator:
         device: torch.device,
         metrics: Mapping[str, Metric],
         deciding_metric: str,
+        image_root: Path,
     ) -> None:
         self._loader = loader
         self._workload = workload
@@ -130,7 +134,7 @@ class DeviceEvaluator:
         self._metrics = metrics
         self._deciding_metric = deciding_metric
         self._prompts: Sequence[str] = [sample.prompt for sample in workload.samples]
-        self.images: dict[str, Images] = {}
+        self._image_root = image_root
         self.components: dict[str, dict[str, ComponentFacts]] = {}
         drawn = draw_workload(reference, workload, device)
         check_images(drawn.images, self._prompts)
@@ -157,8 +161,12 @@ class DeviceEvaluator:
             # Backends report a missing kernel or a shape they cannot take as any of these; the
             # reason goes into the study, where the table shows it.
             raise CandidateFailed(f"{type(error).__name__}: {_first_line(error)}") from error
-        check_images(drawn.images, self._prompts)
+        check_images(drawn.images, self._prompts, self.reference_images)
         return self._measured(candidate, built, drawn)
+
+    def image_directory(self, candidate: Candidate) -> Path:
+        """Where the images of a measured candidate are, as PNG."""
+        return self._image_root / sha256(candidate.key.encode()).hexdigest()[:16]
 
     def _measure_noise_floor(self, built: BuiltPipeline) -> dict[str, float]:
         with sdpa_kernel(SDPBackend.MATH):
@@ -166,7 +174,7 @@ class DeviceEvaluator:
                 [draw(built.pipeline, self._workload, batch) for batch in self._workload.batches()]
             )
         scores = self._score(again)
-        return {name: loss_of(self._metrics[name], scores[name], 0.0) for name in scores}
+        return {name: loss_of(name, scores[name], 0.0) for name in scores}
 
     def _score(self, images: Images) -> dict[str, MetricScore]:
         return {
@@ -177,8 +185,7 @@ class DeviceEvaluator:
     def _measured(self, candidate: Candidate, built: BuiltPipeline, drawn: Drawn) -> Measured:
         scores = self._score(drawn.images)
         floor = self.noise_floor[self._deciding_metric]
-        deciding = self._metrics[self._deciding_metric]
-        self.images[candidate.key] = drawn.images
+        save_png(drawn.images, self.image_directory(candidate))
         self.components[candidate.key] = {
             name: _facts(module, built.quantized_layers.get(name, ()))
             for name, module in built.modules.items()
@@ -189,10 +196,12 @@ class DeviceEvaluator:
             load_peak_gb=built.load_peak_bytes / GIB,
             peak_gb=drawn.peak_bytes / GIB,
             counter=counter_for(self._device).name,
+            other_counters_gb={name: n / GIB for name, n in drawn.other_counters.items()},
             latency_s=drawn.latency_s,
-            loss=loss_of(deciding, scores[self._deciding_metric], floor),
+            loss=loss_of(self._deciding_metric, scores[self._deciding_metric], floor),
             fidelity=scores,
             metric=self._deciding_metric,
+            metric_identity=self._metrics[self._deciding_metric].identity,
             noise_floor=floor,
             quantized_layers={name: len(paths) for name, paths in built.quantized_layers.items()},
         )

@@ -20,11 +20,13 @@ class Measured(BaseModel):
         load_peak_gb: Most memory while loading and quantizing, in GiB.
         peak_gb: Most memory in a pipeline call, weights included, in GiB.
         counter: What counted the peaks.
+        other_counters_gb: Further counters read over the same calls, in GiB.
         latency_s: Wall seconds of one pipeline call.
         compile_s: Seconds spent compiling before the first image.
         loss: Deciding metric as a loss, noise floor taken off; 0 is identical.
         fidelity: Every metric against the reference images.
         metric: The deciding metric.
+        metric_identity: The weights or constants behind it; values of others are not comparable.
         noise_floor: Loss of the reference against itself under another attention kernel.
         quantized_layers: How many layers of each component are really quantized.
     """
@@ -36,11 +38,13 @@ class Measured(BaseModel):
     load_peak_gb: float
     peak_gb: float
     counter: str
+    other_counters_gb: dict[str, float] = {}
     latency_s: LatencySummary
     compile_s: float = 0.0
     loss: float
     fidelity: dict[str, MetricScore]
     metric: str
+    metric_identity: str = ""
     noise_floor: float
     quantized_layers: dict[str, int] = {}
 

@@ -12,7 +12,7 @@ import torch
 from autoquant import demo
 from autoquant.errors import InputError
 from autoquant.metrics.device import resolve_device
-from autoquant.metrics.fidelity import AUTO, available_metrics, deciding_metric
+from autoquant.metrics.fidelity import AUTO, available_metrics, deciding_metric, require_can_decide
 from autoquant.metrics.metric import DEFAULT_CLIP_MODEL
 from autoquant.planner.candidate import Candidate, Runtime
 from autoquant.planner.device_evaluator import DeviceEvaluator, build_pipeline
@@ -40,6 +40,7 @@ class Request:
     workload: WorkloadRequest = field(default_factory=WorkloadRequest)
     metric: str = AUTO
     clip_model: str = DEFAULT_CLIP_MODEL
+    download: bool = True
     backends: Sequence[str] | None = None
     device: str | None = None
     compute_dtype: str | None = None
@@ -73,13 +74,16 @@ class Prepared:
     notes: tuple[str, ...]
 
 
-def prepare(request: Request) -> Prepared:
+def prepare(request: Request, image_root: Path) -> Prepared:
     """Open the pipeline and its space, and measure the unquantized reference.
+
+    The images of each candidate are written below ``image_root``.
 
     Raises:
         InputError: Something that was asked for is wrong or cannot be had.
     """
     device = resolve_device(request.device)
+    require_can_decide(request.metric)
     usable_schemes(device.type, request.backends)
     source, loader = _open(request)
     runtime = Runtime(compute_dtype=_compute_dtype(request.pipeline, request.compute_dtype))
@@ -91,14 +95,15 @@ def prepare(request: Request) -> Prepared:
     metrics, missing = available_metrics(
         None,
         image_size=(workload.height, workload.width),
-        allow_download=request.metric in {AUTO, "lpips"},
+        allow_download=request.download and request.metric in {AUTO, "lpips"},
         clip_model=request.clip_model,
     )
     decides = deciding_metric(request.metric, metrics, missing)
     class_name = loader.pipeline_class.__name__
     space = open_space(class_name, built.modules, device.type, request.backends)
+    unchanged = unquantized(space, runtime)
     evaluator = DeviceEvaluator(
-        loader, built, unquantized(space, runtime), workload, device, metrics, decides
+        loader, built, unchanged, workload, device, metrics, decides, image_root
     )
     notes = [f"{name} was not measured: {why}" for name, why in missing.items()]
     return Prepared(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from autoquant.errors import InfeasibleBudget
+from autoquant.metrics.score import losses_of
 from autoquant.metrics.statistics import paired_difference
 from autoquant.planner.budget import Budget
 from autoquant.planner.measurement import Measured, Trial
@@ -89,12 +90,14 @@ def _same_loss(trial: Trial, best: Trial) -> bool:
     ours, theirs = _measured(trial), _measured(best)
     if ours.loss == theirs.loss:
         return True
-    difference = paired_difference(
-        ours.fidelity[ours.metric].per_image, theirs.fidelity[theirs.metric].per_image
-    )
+    difference = paired_difference(_image_losses(ours), _image_losses(theirs))
     if difference.low is None or difference.high is None:
         return False
     return difference.low <= 0 <= difference.high
+
+
+def _image_losses(measured: Measured) -> tuple[float, ...]:
+    return losses_of(measured.metric, measured.fidelity[measured.metric])
 
 
 def _same_latency(trial: Trial, fastest: Trial) -> bool:

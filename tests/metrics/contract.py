@@ -20,7 +20,7 @@ def check_loss(
 ) -> None:
     """Identical images lose nothing, and more noise loses more, image by image."""
     per_image = [
-        losses_of(metric, score(metric, reference, noisy(strength), PROMPTS))
+        losses_of(metric.name, score(metric, reference, noisy(strength), PROMPTS))
         for strength in STRENGTHS
     ]
     assert per_image[0] == pytest.approx([0.0] * len(PROMPTS), abs=abs)

@@ -11,11 +11,6 @@ from pydantic import ValidationError
 from autoquant.metrics.score import GUARDS, LOSS, PSNR_CAP_DB, MetricScore, loss_of, losses_of
 
 
-class Named:
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-
 def scored(*values: float) -> MetricScore:
     mean = sum(values) / len(values)
     return MetricScore(
@@ -39,22 +34,22 @@ def scored(*values: float) -> MetricScore:
     ],
 )
 def test_a_value_becomes_a_loss(metric: str, value: float, loss: float) -> None:
-    assert losses_of(Named(metric), scored(value)) == pytest.approx((loss,))
+    assert losses_of(metric, scored(value)) == pytest.approx((loss,))
 
 
 def test_the_loss_is_a_mean_of_losses_and_not_the_loss_of_a_mean() -> None:
-    assert loss_of(Named("psnr"), scored(20.0, 40.0), 0.0) == pytest.approx(0.055)
+    assert loss_of("psnr", scored(20.0, 40.0), 0.0) == pytest.approx(0.055)
 
 
 def test_the_noise_floor_comes_off_and_never_below_zero() -> None:
-    assert loss_of(Named("flip"), scored(0.3, 0.1), 0.05) == pytest.approx(0.15)
-    assert loss_of(Named("flip"), scored(0.01), 0.05) == 0.0
+    assert loss_of("flip", scored(0.3, 0.1), 0.05) == pytest.approx(0.15)
+    assert loss_of("flip", scored(0.01), 0.05) == 0.0
 
 
 @given(st.lists(st.floats(0, 99.9), min_size=2, max_size=2, unique=True))
 def test_more_decibels_are_less_loss(decibels: list[float]) -> None:
     low, high = sorted(decibels)
-    losses = losses_of(Named("psnr"), scored(low, high))
+    losses = losses_of("psnr", scored(low, high))
     assert losses[0] >= losses[1] > 0
 
 
