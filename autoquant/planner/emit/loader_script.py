@@ -53,16 +53,25 @@ def loader_script(
 
 
 def _header(plan: Plan) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in plan.versions.items())
-    body = textwrap.fill(f"Made by autoquant {plan.autoquant} with {versions}.", 98)
-    class_name = plan.pipeline.class_name
-    return f'''"""Load a {class_name} as planned: only the libraries named here are needed.
-
-{body}
+    return f'''"""Load a {plan.pipeline.class_name} as planned, with plain diffusers.
 
     python {SCRIPT_NAME}         load, draw the plan's images, compare with its figures
     from load_pipeline import load_pipeline
-"""'''
+"""
+
+{_comment(_origin(plan), indent="")}'''
+
+
+def _origin(plan: Plan) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in plan.versions.items())
+    return f"Made by autoquant {plan.autoquant} with {versions}."
+
+
+def _comment(text: str, indent: str) -> str:
+    """``text`` as comment lines; what could end a line or a file is dropped."""
+    printable = "".join(c for c in " ".join(text.split()) if c.isprintable())
+    prefix = f"{indent}# "
+    return textwrap.fill(printable, 98, initial_indent=prefix, subsequent_indent=prefix)
 
 
 def _imports(classes: set[tuple[str, str]]) -> str:
@@ -155,7 +164,7 @@ def _load_function(
 def _component_lines(name: str, part: PlannedComponent, class_name: str) -> Iterator[str]:
     yield ""
     if part.why:
-        yield f"    # {' '.join(part.why.split())}"
+        yield _comment(part.why, indent="    ")
     yield f"    module = {class_name}.from_pretrained("
     yield f"        source, subfolder={name!r}, dtype=DTYPE, **OPTIONS"
     yield "    ).eval().requires_grad_(False)"
@@ -172,7 +181,6 @@ def _component_lines(name: str, part: PlannedComponent, class_name: str) -> Iter
 
 
 def _functions(changed: Mapping[str, PlannedComponent]) -> Iterator[str]:
-    yield _LINEAR_LAYERS
     functions = {}
     for part in changed.values():
         if part.fuse_qkv:
@@ -181,6 +189,8 @@ def _functions(changed: Mapping[str, PlannedComponent]) -> Iterator[str]:
         if scheme.quantizes:
             function = backend(scheme.backend).recipe(scheme.precision).function
             functions[function.__name__] = function
+    if any(Scheme.parse(part.scheme).quantizes for part in changed.values()):
+        yield _LINEAR_LAYERS
     for _, function in sorted(functions.items()):
         yield inspect.getsource(function)
     yield _module_body(storage)
