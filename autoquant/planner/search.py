@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 import time
 import warnings
@@ -14,6 +13,7 @@ from optuna.trial import TrialState
 from autoquant.errors import CandidateFailed, InputError
 from autoquant.planner.budget import Budget
 from autoquant.planner.candidate import Candidate, Runtime
+from autoquant.planner.decomposition import Decomposition
 from autoquant.planner.evaluator import Evaluator
 from autoquant.planner.measurement import Trial
 from autoquant.planner.parameters import (
@@ -21,16 +21,10 @@ from autoquant.planner.parameters import (
     number_of_candidates,
     parameters_of,
     suggest,
-    uniform_candidates,
-    unquantized,
 )
 from autoquant.planner.progress import OnProgress, Progress, silent
-from autoquant.planner.selection import excess, is_feasible, relative_excess
+from autoquant.planner.selection import excess, is_feasible, rank
 from autoquant.search_spaces.space import SearchSpace
-
-# The ladder says nothing of mixtures: the sampler sees as many random ones before it starts to
-# learn (TPESampler's own default for its start-up).
-_RANDOM_TRIALS = 10
 
 
 @dataclass(frozen=True)
@@ -84,17 +78,17 @@ class Search:
         self._finished: dict[str, Trial] = {}
         self._started = time.monotonic()
         self._random = random.Random(settings.seed)
-        self._ladder = [unquantized(space, runtime), *uniform_candidates(space, runtime)]
-        sampler = _sampler(settings.seed, n_startup_trials=len(self._ladder) + _RANDOM_TRIALS)
-        self._study = optuna.create_study(direction="minimize", sampler=sampler)
+        self._decomposition = Decomposition(space, runtime, budget)
+        self._study = optuna.create_study(direction="minimize", sampler=_sampler(settings.seed))
 
     def run(self) -> SearchResult:
         """Measure candidates until the trials, the time or the space is used up, or on Ctrl-C."""
-        for candidate in self._ladder:
-            self._enqueue(candidate)
         interrupted = False
         try:
             while not self._is_over():
+                promising = self._decomposition.propose(self._finished)
+                if promising is not None:
+                    self._enqueue(promising)
                 if not self._try_one():
                     self._enqueue_something_new()
         except KeyboardInterrupt:
@@ -128,7 +122,7 @@ class Search:
 
     def _enqueue_something_new(self) -> None:
         """The sampler proposes the same again: look around the trials so far, the best first."""
-        for trial in sorted(self._finished.values(), key=self._rank):
+        for trial in sorted(self._finished.values(), key=lambda trial: rank(trial, self._budget)):
             unseen = [
                 candidate
                 for candidate in neighbours(trial.candidate, self._space)
@@ -137,16 +131,6 @@ class Search:
             if unseen:
                 self._enqueue(self._random.choice(unseen))
                 return
-
-    def _rank(self, trial: Trial) -> tuple[float, float, int]:
-        """Feasible trials by loss, then infeasible ones by how far they miss, then failed ones."""
-        if trial.measured is None:
-            return (math.inf, math.inf, trial.number)
-        return (
-            relative_excess(trial.measured, self._budget),
-            trial.measured.loss,
-            trial.number,
-        )
 
     def _measure(self, candidate: Candidate) -> Trial:
         number = len(self._finished)
@@ -187,16 +171,16 @@ class Search:
         return min(left, max(0.0, self._settings.time_limit_s - elapsed))
 
     def _best(self) -> Trial | None:
-        best = min(self._finished.values(), key=self._rank)
+        best = min(self._finished.values(), key=lambda trial: rank(trial, self._budget))
         fits = best.measured is not None and is_feasible(best.measured, self._budget)
         return best if fits else None
 
 
-def _sampler(seed: int, n_startup_trials: int) -> optuna.samplers.BaseSampler:
+def _sampler(seed: int) -> optuna.samplers.BaseSampler:
     with warnings.catch_warnings():
         # `group` keeps what is asked only of quantized components apart; it is marked experimental.
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.TPESampler(seed=seed, group=True, n_startup_trials=n_startup_trials)
+        return optuna.samplers.TPESampler(seed=seed, group=True)
 
 
 def search(

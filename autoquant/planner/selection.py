@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -134,6 +135,13 @@ def describe(budget: Budget) -> str:
     ]
     stated = [text.format(unit(limit)) for text, limit, unit in limits if limit is not None]
     return " and ".join(stated) or "no limit at all"
+
+
+def rank(trial: Trial, budget: Budget) -> tuple[float, float, int]:
+    """Order of merit while searching: feasible by loss, then by how far they miss, then failed."""
+    if trial.measured is None:
+        return (math.inf, math.inf, trial.number)
+    return (relative_excess(trial.measured, budget), trial.measured.loss, trial.number)
 
 
 def relative_excess(measured: Measured, budget: Budget) -> float:

@@ -15,6 +15,7 @@ def measured(
     *,
     loss: float = 0.0,
     peak_gb: float = 1.0,
+    weights_gb: float | None = None,
     latency_s: float = 1.0,
     spread_s: float = 0.0,
     per_image: Sequence[float] | None = None,
@@ -24,7 +25,7 @@ def measured(
 ) -> Measured:
     values = tuple(per_image if per_image is not None else (loss, loss, loss, loss))
     return Measured(
-        weights_gb=peak_gb / 2,
+        weights_gb=peak_gb / 2 if weights_gb is None else weights_gb,
         component_gb=component_gb or {"transformer": peak_gb / 4, "text_encoder": peak_gb / 4},
         load_peak_gb=load_peak_gb,
         peak_gb=peak_gb,

@@ -12,7 +12,6 @@ from autoquant.planner.measurement import Measured
 from autoquant.planner.parameters import (
     number_of_candidates,
     parameters_of,
-    uniform_candidates,
     unquantized,
 )
 from autoquant.planner.progress import Progress
@@ -69,14 +68,6 @@ def test_the_space_holds_what_its_choices_multiply_to() -> None:
     assert number_of_candidates(SPACE) == len(TABLE) == 14**2
 
 
-def test_the_unquantized_pipeline_is_tried_first_and_then_each_scheme_everywhere() -> None:
-    result = run(Budget.of(vram_gb=3), trials=4)
-    assert [trial.candidate for trial in result.trials] == [
-        unquantized(SPACE, Runtime()),
-        *uniform_candidates(SPACE, Runtime()),
-    ]
-
-
 def test_parameters_leave_out_exclusions_where_nothing_is_quantized() -> None:
     assert parameters_of(unquantized(SPACE, Runtime()), SPACE) == {
         "transformer.scheme": "none",
@@ -92,11 +83,11 @@ def test_the_same_seed_and_measurements_give_the_same_trials() -> None:
     assert run(budget, seed=1).trials != run(budget, seed=2).trials
 
 
-@pytest.mark.parametrize("vram_gb", [6, 2.9, 1.6])
-def test_the_search_comes_near_the_exhaustive_best(vram_gb: float) -> None:
+@pytest.mark.parametrize("vram_gb", [6, 2.9, 1.6, 1.3])
+def test_a_fifth_of_the_space_comes_near_the_exhaustive_best(vram_gb: float) -> None:
     budget = Budget.of(vram_gb=vram_gb)
     best = min(m.loss for m in TABLE.values() if m.peak_gb <= vram_gb)
-    chosen = choose(run(budget, trials=80).trials, budget).chosen
+    chosen = choose(run(budget, trials=len(TABLE) // 5).trials, budget).chosen
     assert chosen.measured is not None
     assert chosen.measured.peak_gb <= vram_gb
     assert chosen.measured.loss <= best + 0.05

@@ -1,0 +1,116 @@
+"""Propose candidates: components one at a time first, then the wholes that they promise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
+
+from autoquant.planner.budget import Budget
+from autoquant.planner.candidate import Candidate, Runtime
+from autoquant.planner.measurement import Trial
+from autoquant.planner.parameters import uniform_candidates, unquantized
+from autoquant.planner.prediction import Part, PartsModel
+from autoquant.planner.selection import rank
+from autoquant.search_spaces.scheme import NONE, Choice
+from autoquant.search_spaces.space import SearchSpace
+
+# Each whole candidate that is predicted costs microseconds; beyond this many the components' least
+# promising parts are left out.
+_MOST_COMBINATIONS = 200_000
+
+
+class Decomposition:
+    """What to measure next, from what has been measured.
+
+    The unquantized pipeline comes first, then each scheme on every component, so that a search
+    that is cut short has something that fits; then each scheme on each component alone, largest
+    component first; then the whole candidates that those parts predict to be better than the best
+    one measured, the most promising first; and around the best one, layers left out of it.
+    """
+
+    def __init__(self, space: SearchSpace, runtime: Runtime, budget: Budget) -> None:
+        self._space = space
+        self._runtime = runtime
+        self._budget = budget
+        self._unquantized = unquantized(space, runtime)
+        self._opening = (self._unquantized, *uniform_candidates(space, runtime))
+
+    def propose(self, finished: Mapping[str, Trial]) -> Candidate | None:
+        """The next candidate, or ``None`` if nothing better can be predicted."""
+        for candidate in (*self._opening, *self._parts(finished)):
+            if candidate.key not in finished:
+                return candidate
+        reference = finished[self._unquantized.key].measured
+        if reference is None:
+            return None
+        best = min(finished.values(), key=lambda trial: rank(trial, self._budget))
+        model = PartsModel(reference, finished.values())
+        return self._promising(model, best, finished) or self._around(best, finished)
+
+    def _parts(self, finished: Mapping[str, Trial]) -> Iterator[Candidate]:
+        for name in self._by_size(finished):
+            for scheme in self._space.components[name].schemes:
+                if scheme != NONE:
+                    yield self._with(self._unquantized, name, Choice(scheme=scheme))
+
+    def _by_size(self, finished: Mapping[str, Trial]) -> list[str]:
+        reference = finished.get(self._unquantized.key)
+        measured = reference.measured if reference else None
+        sizes = measured.component_gb if measured else {}
+        return sorted(self._space.components, key=lambda name: -sizes.get(name, 0.0))
+
+    def _promising(
+        self, model: PartsModel, best: Trial, finished: Mapping[str, Trial]
+    ) -> Candidate | None:
+        """The most promising whole that is not measured and should beat the best one."""
+        to_beat = rank(best, self._budget)[:2]
+        found: tuple[tuple[float, float, float], Candidate] | None = None
+        for names, parts in self._combinations(model):
+            predicted = model.combine([part for part in parts if part.choice != Choice()])
+            promise = (predicted.excess(self._budget), predicted.loss, predicted.peak_gb)
+            if promise[:2] >= to_beat or (found is not None and promise >= found[0]):
+                continue
+            candidate = self._unquantized.model_copy(
+                update={
+                    "components": {
+                        name: part.choice for name, part in zip(names, parts, strict=True)
+                    }
+                }
+            )
+            if candidate.key not in finished:
+                found = promise, candidate
+        return None if found is None else found[1]
+
+    def _combinations(self, model: PartsModel) -> Iterator[tuple[list[str], Sequence[Part]]]:
+        names = list(self._space.components)
+        options = [list(model.parts(name)) for name in names]
+        while _size(options) > _MOST_COMBINATIONS:
+            longest = max(options, key=len)
+            longest.remove(max(longest, key=lambda part: part.loss))
+        for parts in product(*options):
+            yield names, parts
+
+    def _around(self, best: Trial, finished: Mapping[str, Trial]) -> Candidate | None:
+        """The best candidate with one component's sensitive layers left out, or fused."""
+        for name in self._by_size(finished):
+            component = self._space.components[name]
+            choice = best.candidate.components[name]
+            for exclusions, fuse_qkv in product(component.exclusions, component.fuse_qkv):
+                if choice.scheme == NONE and exclusions:
+                    continue
+                changed = choice.model_copy(update={"exclusions": exclusions, "fuse_qkv": fuse_qkv})
+                candidate = self._with(best.candidate, name, changed)
+                if candidate.key not in finished:
+                    return candidate
+        return None
+
+    @staticmethod
+    def _with(candidate: Candidate, name: str, choice: Choice) -> Candidate:
+        return candidate.model_copy(update={"components": {**candidate.components, name: choice}})
+
+
+def _size(options: Sequence[Sequence[Part]]) -> int:
+    size = 1
+    for parts in options:
+        size *= len(parts)
+    return size
