@@ -10,6 +10,7 @@ from typer.exceptions import TyperException
 
 from autoquant import __version__
 from autoquant.commands.exit_status import ExitStatus
+from autoquant.commands.run import run
 from autoquant.commands.suggest import suggest
 from autoquant.errors import InfeasibleBudget, InputError, SearchInterrupted
 
@@ -45,6 +46,7 @@ def _options(
 
 
 app.command()(suggest)
+app.command()(run)
 
 
 def main() -> NoReturn:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from autoquant.planner.plan import Plan
 
@@ -72,6 +73,25 @@ def test_json_is_the_plan_alone(tmp_path: Path) -> None:
     done = autoquant("suggest", "demo", "--vram", "1", *SHORT, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["schema"] == "autoquant.plan/1"
+
+
+def test_a_plan_can_be_run(tmp_path: Path) -> None:
+    done = autoquant("suggest", "demo", "--vram", "1", *SHORT, "--out", "plan", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    drawn = autoquant(
+        "run", "plan/plan.json", "--prompt", "a red circle", "--out", "x.png", cwd=tmp_path
+    )
+    assert drawn.returncode == 0, drawn.stderr
+    with Image.open(tmp_path / "x.png") as image:
+        assert image.size == (64, 64)
+
+
+def test_a_damaged_plan_is_one_line_and_exit_status_2(tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text('{"schema": "autoquant.plan/1", "crea')
+    done = autoquant("run", "plan.json", "--prompt", "a red circle", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "may be cut short" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_nothing_that_fits_is_exit_status_3_without_a_plan(tmp_path: Path) -> None:

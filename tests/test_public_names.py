@@ -26,5 +26,7 @@ def test_the_package_is_light_and_what_decides_imports_no_torch() -> None:
         f"import sys, importlib\nfor name in {modules!r}: importlib.import_module(name)\n"
         "sys.exit('torch is loaded' if 'torch' in sys.modules else 0)"
     )
-    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", probe], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr

@@ -82,6 +82,8 @@ def test_the_script_alone_reproduces_the_figures_and_the_images(
     assert done.returncode == 0, done.stderr
     weights_gb = float(done.stdout.split("weights: ")[1].split(" GB")[0])
     assert weights_gb == pytest.approx(plan.measured.weights_gb, rel=0.02)
+    n_images = len(plan.workload.samples)
+    assert f"{n_images} drawn, {n_images} compared" in done.stdout
     difference = max(
         np.abs(ours - theirs).max()
         for ours, theirs in zip(

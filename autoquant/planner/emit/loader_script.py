@@ -247,14 +247,16 @@ def main():
         print(f"peak reserved: {peak_gb:.6f} GB, planned {PEAK_GB:.6f} GB")
     folder = here / "images" / "loaded"
     folder.mkdir(parents=True, exist_ok=True)
-    largest = 0
+    differences = []
     for number, image in enumerate(images):
-        image.save(folder / f"{number:03d}.png")
-        planned = here / "images" / "planned" / f"{number:03d}.png"
+        image.save(folder / f"{number:04d}.png")
+        planned = here / "images" / "planned" / f"{number:04d}.png"
         if planned.exists():
             ours, theirs = (np.asarray(each, dtype=int) for each in (image, Image.open(planned)))
-            largest = max(largest, int(np.abs(ours - theirs).max()))
-    print(f"images: {len(images)}, largest pixel difference from the plan: {largest} of 255")
+            differences.append(int(np.abs(ours - theirs).max()))
+    print(f"images: {len(images)} drawn, {len(differences)} compared with the plan's own")
+    if differences:
+        print(f"largest pixel difference: {max(differences)} of 255")
 
 
 if __name__ == "__main__":
