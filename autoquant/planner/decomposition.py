@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 
 from autoquant.planner.budget import Budget
 from autoquant.planner.candidate import Candidate, Runtime
 from autoquant.planner.measurement import Trial
-from autoquant.planner.parameters import uniform_candidates, unquantized
+from autoquant.planner.parameters import one_a_width, uniform_candidates, unquantized
 from autoquant.planner.prediction import Part, PartsModel
 from autoquant.planner.selection import rank
 from autoquant.search_spaces.scheme import NONE, Choice
@@ -22,10 +22,13 @@ _MOST_COMBINATIONS = 200_000
 class Decomposition:
     """What to measure next, from what has been measured.
 
-    The unquantized pipeline comes first, then each scheme on every component, so that a search
-    that is cut short has something that fits; then each scheme on each component alone, largest
-    component first; then the whole candidates that those parts predict to be better than the best
-    one measured, the most promising first; and around the best one, layers left out of it.
+    1. The unquantized pipeline, then one scheme of each width on every component, so that a search
+       that is cut short has something that fits.
+    2. Parts: on the largest component alone each scheme, on the others one of each width.
+    3. The whole candidates that the parts predict to be better than the best one measured, the most
+       promising first.
+    4. Around the best one: its sensitive layers left out, its projections fused.
+    5. The parts that step 2 left out, and what they promise.
     """
 
     def __init__(self, space: SearchSpace, runtime: Runtime, budget: Budget) -> None:
@@ -37,21 +40,32 @@ class Decomposition:
 
     def propose(self, finished: Mapping[str, Trial]) -> Candidate | None:
         """The next candidate, or ``None`` if nothing better can be predicted."""
-        for candidate in (*self._opening, *self._parts(finished)):
-            if candidate.key not in finished:
-                return candidate
+        first_parts, later_parts = self._parts(finished)
+        opening = _first_unmeasured((*self._opening, *first_parts), finished)
+        if opening is not None:
+            return opening
         reference = finished[self._unquantized.key].measured
         if reference is None:
             return None
         best = min(finished.values(), key=lambda trial: rank(trial, self._budget))
         model = PartsModel(reference, finished.values())
-        return self._promising(model, best, finished) or self._around(best, finished)
+        return (
+            self._promising(model, best, finished)
+            or self._around(best, finished)
+            or _first_unmeasured(later_parts, finished)
+        )
 
-    def _parts(self, finished: Mapping[str, Trial]) -> Iterator[Candidate]:
-        for name in self._by_size(finished):
-            for scheme in self._space.components[name].schemes:
-                if scheme != NONE:
-                    yield self._with(self._unquantized, name, Choice(scheme=scheme))
+    def _parts(self, finished: Mapping[str, Trial]) -> tuple[list[Candidate], list[Candidate]]:
+        """Candidates that change one component: those to measure early, and the others."""
+        early: list[Candidate] = []
+        late: list[Candidate] = []
+        for place, name in enumerate(self._by_size(finished)):
+            schemes = [s for s in self._space.components[name].schemes if s != NONE]
+            chosen = schemes if place == 0 else one_a_width(schemes)
+            for scheme in schemes:
+                part = self._with(self._unquantized, name, Choice(scheme=scheme))
+                (early if scheme in chosen else late).append(part)
+        return early, late
 
     def _by_size(self, finished: Mapping[str, Trial]) -> list[str]:
         reference = finished.get(self._unquantized.key)
@@ -107,6 +121,12 @@ class Decomposition:
     @staticmethod
     def _with(candidate: Candidate, name: str, choice: Choice) -> Candidate:
         return candidate.model_copy(update={"components": {**candidate.components, name: choice}})
+
+
+def _first_unmeasured(
+    candidates: Iterable[Candidate], finished: Mapping[str, Trial]
+) -> Candidate | None:
+    return next((candidate for candidate in candidates if candidate.key not in finished), None)
 
 
 def _size(options: Sequence[Sequence[Part]]) -> int:

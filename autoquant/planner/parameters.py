@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from itertools import product
 from math import prod
 from typing import Any
 
 from autoquant.planner.candidate import Candidate, Runtime
-from autoquant.search_spaces.scheme import NONE, Choice
+from autoquant.search_spaces.scheme import NONE, Choice, Scheme
 from autoquant.search_spaces.space import ComponentSpace, SearchSpace
 
 ParameterValue = str | bool
@@ -46,20 +47,32 @@ def unquantized(space: SearchSpace, runtime: Runtime) -> Candidate:
     return Candidate(components={name: Choice() for name in space.components}, runtime=runtime)
 
 
-def uniform_candidates(space: SearchSpace, runtime: Runtime) -> Iterator[Candidate]:
-    """Each scheme on every component that has it: the ladder that a person would try first."""
-    schemes = dict.fromkeys(
-        scheme for component in space.components.values() for scheme in component.schemes
-    )
+def one_a_width(schemes: Iterable[str]) -> tuple[str, ...]:
+    """The first scheme of each width; the width is the first number in a precision's name."""
+    first: dict[str, str] = {}
     for scheme in schemes:
-        if scheme != NONE:
-            yield Candidate(
-                components={
-                    name: Choice(scheme=scheme) if scheme in component.schemes else Choice()
-                    for name, component in space.components.items()
-                },
-                runtime=runtime,
-            )
+        precision = Scheme.parse(scheme).precision
+        number = re.search(r"\d+", precision)
+        first.setdefault(number.group() if number else precision, scheme)
+    return tuple(first.values())
+
+
+def uniform_candidates(space: SearchSpace, runtime: Runtime) -> Iterator[Candidate]:
+    """One scheme of each width on every component: the ladder that a person would try first."""
+    schemes: Iterable[str] = dict.fromkeys(
+        scheme
+        for component in space.components.values()
+        for scheme in component.schemes
+        if scheme != NONE
+    )
+    for scheme in one_a_width(schemes):
+        yield Candidate(
+            components={
+                name: Choice(scheme=scheme) if scheme in component.schemes else Choice()
+                for name, component in space.components.items()
+            },
+            runtime=runtime,
+        )
 
 
 def number_of_candidates(space: SearchSpace) -> int:

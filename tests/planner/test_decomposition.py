@@ -71,3 +71,28 @@ def test_around_the_best_one_its_sensitive_layers_are_left_out() -> None:
 
 def test_where_nothing_can_be_better_nothing_is_proposed() -> None:
     assert len(proposals(Budget.of(vram_gb=100))) == 7
+
+
+def test_of_each_width_one_scheme_opens_and_the_smaller_components_try_one_first() -> None:
+    schemes = ("none", "one:int8", "two:float8", "one:nf4", "two:int4")
+    space = SearchSpace(
+        components={name: ComponentSpace(schemes=schemes) for name in SPACE.components}
+    )
+    decomposition = Decomposition(space, Runtime(), Budget.of(vram_gb=100))
+    finished: dict[str, Trial] = {}
+    proposed = []
+    while (candidate := decomposition.propose(finished)) is not None:
+        number = len(finished)
+        figures = measured(loss=min(1, number), peak_gb=5.0, component_gb=SIZES)
+        finished[candidate.key] = Trial(number=number, candidate=candidate, measured=figures)
+        proposed.append(tuple(candidate.components[n].scheme for n in SIZES))
+    assert proposed == [
+        ("none", "none"),
+        ("one:int8", "one:int8"),
+        ("one:nf4", "one:nf4"),
+        *((scheme, "none") for scheme in schemes[1:]),
+        ("none", "one:int8"),
+        ("none", "one:nf4"),
+        ("none", "two:float8"),
+        ("none", "two:int4"),
+    ]
