@@ -9,7 +9,9 @@ import typer
 from typer.exceptions import TyperException
 
 from autoquant import __version__
+from autoquant.commands.emit import emit
 from autoquant.commands.exit_status import ExitStatus
+from autoquant.commands.report import report
 from autoquant.commands.run import run
 from autoquant.commands.suggest import suggest
 from autoquant.errors import InfeasibleBudget, InputError, SearchInterrupted
@@ -46,7 +48,9 @@ def _options(
 
 
 app.command()(suggest)
+app.command()(emit)
 app.command()(run)
+app.command()(report)
 
 
 def main() -> NoReturn:

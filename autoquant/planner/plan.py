@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 
@@ -18,6 +18,9 @@ from autoquant.planner.source import PipelineSource
 from autoquant.planner.workload import Workload
 from autoquant.search_spaces.scheme import Choice
 from autoquant.search_spaces.space import Struck
+
+if TYPE_CHECKING:
+    from autoquant.planner.emit.emission import Emitted
 
 SCHEMA = "autoquant.plan/1"
 _SCHEMA_NAME, _, _SCHEMA_VERSION = SCHEMA.partition("/")
@@ -178,6 +181,34 @@ class Plan(_Part):
         from autoquant.planner.execution import load_planned
 
         return load_planned(self, source, device, trust_remote_code=trust_remote_code)
+
+    def emit(
+        self,
+        target: str,
+        directory: str | Path,
+        *,
+        source: str | None = None,
+        force: bool = False,
+        overwrite: bool = False,
+    ) -> Emitted:
+        """Write the plan as the files of another tool; ``autoquant emit --list`` names them.
+
+        Args:
+            target: Which tool.
+            directory: Where the files go.
+            source: Directory or hub id of the pipeline, if it has moved.
+            force: Whether to go on although other versions are installed than were measured.
+            overwrite: Whether to replace what ``directory`` holds.
+
+        Raises:
+            InputError: The target is unknown or cannot express the plan, the directory holds
+                files, versions differ, or the pipeline cannot be found.
+        """
+        from autoquant.planner.emit.emission import emit_plan
+
+        return emit_plan(
+            self, target, Path(directory), source=source, force=force, overwrite=overwrite
+        )
 
     def save(self, path: str | Path) -> Path:
         """Write the plan as JSON, whole or not at all."""

@@ -1,0 +1,63 @@
+"""What an emitter is: it turns a plan into the files that another tool reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from autoquant.planner.emit.layout import Layout
+
+if TYPE_CHECKING:
+    from autoquant.planner.plan import Plan
+
+Level = Literal["full", "partial", "impossible"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a tool can carry of one plan.
+
+    Attributes:
+        lost: What the tool will do otherwise than planned, a sentence each.
+        impossible: Why nothing is emitted at all.
+    """
+
+    lost: tuple[str, ...] = ()
+    impossible: str | None = None
+
+    @property
+    def level(self) -> Level:
+        """One word for it."""
+        if self.impossible is not None:
+            return "impossible"
+        return "partial" if self.lost else "full"
+
+
+class Emitter(Protocol):
+    """Writes plans for one tool. Neither member loads weights or touches the disk."""
+
+    @property
+    def name(self) -> str:
+        """What ``--to`` calls it."""
+
+    @property
+    def summary(self) -> str:
+        """The tool, and what it can carry of plans in general, in one line."""
+
+    def carries(self, plan: Plan, layout: Layout) -> Verdict:
+        """What the tool can carry of this plan."""
+
+    def files(self, plan: Plan, layout: Layout) -> Mapping[str, str]:
+        """The files by relative path, what is lost written into them.
+
+        Called only for plans that are not impossible.
+        """
+
+    def next_step(self, files: Mapping[str, str]) -> str:
+        """What to type or do with the files, in one line."""
+
+
+def impossible(reason: str) -> Verdict:
+    """The verdict that nothing can be emitted, because of ``reason``."""
+    return Verdict(impossible=reason)

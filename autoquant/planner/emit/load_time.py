@@ -1,0 +1,210 @@
+"""A component's choice as the quantization config that diffusers or transformers applies on load.
+
+The classes are called by name, so that this can be written as Python, as JSON, or carried out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from autoquant.planner.emit.exclusion_rules import (
+    DIFFUSERS_BITSANDBYTES_4BIT,
+    DIFFUSERS_BITSANDBYTES_8BIT,
+    DIFFUSERS_QUANTO,
+    DIFFUSERS_TORCHAO,
+    TRANSFORMERS_MODULES,
+    TRANSFORMERS_TORCHAO,
+    ExclusionRule,
+    spell_kept_layers,
+)
+from autoquant.planner.emit.layout import ComponentLayout
+from autoquant.search_spaces.scheme import Choice, Scheme
+
+
+@dataclass(frozen=True)
+class TorchaoType:
+    """A configuration class of torchao.quantization and its arguments."""
+
+    class_name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def build(self) -> Any:
+        """The object; torchao must be installed."""
+        from torchao import quantization
+
+        return getattr(quantization, self.class_name)(**self._live_arguments(quantization))
+
+    def as_python(self) -> str:
+        """The expression that builds it after ``from torchao import quantization``."""
+        arguments = ", ".join(
+            f"{key}=quantization.PerRow()" if value == PER_ROW else f"{key}={value!r}"
+            for key, value in self.arguments.items()
+        )
+        return f"quantization.{self.class_name}({arguments})"
+
+    def _live_arguments(self, quantization: Any) -> dict[str, Any]:
+        return {
+            key: quantization.PerRow() if value == PER_ROW else value
+            for key, value in self.arguments.items()
+        }
+
+
+PER_ROW = "<PerRow>"
+
+# What search_spaces/backends/torchao.py passes; a test holds the two together.
+TORCHAO_TYPES = {
+    "int8wo": TorchaoType("Int8WeightOnlyConfig", {"set_inductor_config": False}),
+    "float8wo": TorchaoType("Float8WeightOnlyConfig", {"set_inductor_config": False}),
+    "int8dq": TorchaoType("Int8DynamicActivationInt8WeightConfig", {"set_inductor_config": False}),
+    "float8dq": TorchaoType(
+        "Float8DynamicActivationFloat8WeightConfig",
+        {"granularity": PER_ROW, "set_inductor_config": False},
+    ),
+    "int4wo": TorchaoType(
+        "Int4WeightOnlyConfig",
+        {
+            "group_size": 128,
+            "int4_packing_format": "tile_packed_to_4d",
+            "set_inductor_config": False,
+        },
+    ),
+}
+
+
+@dataclass(frozen=True)
+class LoadTimeConfig:
+    """One component's quantization config.
+
+    Attributes:
+        library: ``diffusers`` or ``transformers``, where the class is.
+        class_name: The class.
+        arguments: Its keyword arguments; dtypes by name.
+        quant_type: The torchao configuration, which is its first argument.
+        exclusions_key: The argument that lists what is left alone.
+        also_kept: Layers that the plan quantizes but this config will leave alone.
+    """
+
+    library: str
+    class_name: str
+    arguments: Mapping[str, Any]
+    exclusions_key: str
+    quant_type: TorchaoType | None = None
+    also_kept: tuple[str, ...] = ()
+
+    def build(self) -> Any:
+        """The config object."""
+        import importlib
+
+        config_class = getattr(importlib.import_module(self.library), self.class_name)
+        # Loading adds to the list that it is given.
+        arguments = {
+            key: list(value) if isinstance(value, list) else value
+            for key, value in self.arguments.items()
+        }
+        if self.quant_type is not None:
+            arguments["quant_type"] = self.quant_type.build()
+        return config_class(**arguments)
+
+    def as_json(self) -> dict[str, Any]:
+        """The config as its ``to_dict()`` writes it, less what is at its default."""
+        method = {"BitsAndBytesConfig": "bitsandbytes", "QuantoConfig": "quanto"}
+        entries: dict[str, Any] = {"quant_method": method.get(self.class_name, "torchao")}
+        if self.quant_type is not None:
+            from torchao.core.config import config_to_dict
+
+            entries["quant_type"] = {"default": config_to_dict(self.quant_type.build())}
+        return entries | dict(self.arguments)
+
+    def as_python(self) -> str:
+        """The expression that builds it after ``import diffusers, transformers``."""
+        parts = [] if self.quant_type is None else [self.quant_type.as_python()]
+        parts += [f"{key}={value!r}" for key, value in self.arguments.items()]
+        return f"{self.library}.{self.class_name}({', '.join(parts)})"
+
+
+def load_time_config(
+    component: ComponentLayout, choice: Choice, compute_dtype: str
+) -> LoadTimeConfig | str:
+    """The config that quantizes ``component`` as chosen while it is loaded.
+
+    Returns:
+        The config, or the reason why there is none.
+    """
+    if choice.fuse_qkv:
+        return "projections can only be fused after loading and before quantizing"
+    scheme = Scheme.parse(choice.scheme)
+    makers = {
+        "bitsandbytes": _bitsandbytes,
+        "torchao": _torchao,
+        "quanto": _quanto,
+    }
+    maker = makers.get(scheme.backend)
+    made = None if maker is None else maker(component, scheme.precision, compute_dtype)
+    if made is None:
+        return f"{choice.scheme} is no load-time quantization of {component.library}"
+    return made
+
+
+def _bitsandbytes(
+    component: ComponentLayout, precision: str, compute_dtype: str
+) -> LoadTimeConfig | None:
+    rule = TRANSFORMERS_MODULES
+    if component.library == "diffusers":
+        is_8_bit = precision == "int8"
+        rule = DIFFUSERS_BITSANDBYTES_8BIT if is_8_bit else DIFFUSERS_BITSANDBYTES_4BIT
+    settings: dict[str, Any]
+    if precision == "int8":
+        settings = {"load_in_8bit": True, "llm_int8_threshold": 6.0}
+    elif precision in {"nf4", "fp4"}:
+        settings = {
+            "load_in_4bit": True,
+            "bnb_4bit_quant_type": precision,
+            "bnb_4bit_compute_dtype": compute_dtype,
+        }
+    else:
+        return None
+    return _made(component, "BitsAndBytesConfig", settings, "llm_int8_skip_modules", rule)
+
+
+def _torchao(
+    component: ComponentLayout, precision: str, compute_dtype: str
+) -> LoadTimeConfig | None:
+    if precision not in TORCHAO_TYPES:
+        return None
+    rule = DIFFUSERS_TORCHAO if component.library == "diffusers" else TRANSFORMERS_TORCHAO
+    return _made(
+        component, "TorchAoConfig", {}, "modules_to_not_convert", rule, TORCHAO_TYPES[precision]
+    )
+
+
+def _quanto(
+    component: ComponentLayout, precision: str, compute_dtype: str
+) -> LoadTimeConfig | None:
+    if precision not in {"int8", "int4", "int2", "float8"}:
+        return None
+    if component.library == "diffusers":
+        rule, key = DIFFUSERS_QUANTO, "weights_dtype"
+    else:
+        rule, key = TRANSFORMERS_MODULES, "weights"
+    return _made(component, "QuantoConfig", {key: precision}, "modules_to_not_convert", rule)
+
+
+def _made(
+    component: ComponentLayout,
+    class_name: str,
+    settings: Mapping[str, Any],
+    exclusions_key: str,
+    rule: ExclusionRule,
+    quant_type: TorchaoType | None = None,
+) -> LoadTimeConfig:
+    spelled = spell_kept_layers(component, rule)
+    return LoadTimeConfig(
+        library=component.library,
+        class_name=class_name,
+        arguments={**settings, exclusions_key: list(spelled.entries)},
+        exclusions_key=exclusions_key,
+        quant_type=quant_type,
+        also_kept=spelled.also_kept,
+    )

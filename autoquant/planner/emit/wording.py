@@ -1,0 +1,44 @@
+"""What emitters say in the same words, and how it is put into a file."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from autoquant.planner.plan import Plan, PlannedComponent
+
+_NAMED = 3
+
+
+def origin(plan: Plan) -> str:
+    """Where a file comes from, and what was measured."""
+    versions = ", ".join(f"{name} {version}" for name, version in plan.versions.items())
+    measured = plan.measured
+    return (
+        f"Made by autoquant {plan.autoquant} from a plan for {plan.pipeline.class_name}, measured "
+        f"on {plan.device.name}: {measured.peak_gb:.3f} GB peak ({measured.counter}), "
+        f"{measured.latency_s.median:.3g} s a call, {measured.metric} loss {measured.loss:.4g}, "
+        f"with {versions}."
+    )
+
+
+def layers(paths: Sequence[str]) -> str:
+    """Some of ``paths`` by name, and how many there are."""
+    named = ", ".join(paths[:_NAMED])
+    rest = len(paths) - _NAMED
+    return f"{named} and {rest} more" if rest > 0 else named
+
+
+def as_comment(text: str, mark: str = "# ") -> str:
+    """``text`` as comment lines; what could end a line or a file is dropped."""
+    printable = "".join(c for c in " ".join(text.split()) if c.isprintable())
+    return textwrap.fill(printable, 98, initial_indent=mark, subsequent_indent=mark)
+
+
+def quantized_components(plan: Plan) -> Iterator[tuple[str, PlannedComponent]]:
+    """The components that the plan quantizes or fuses."""
+    for name, part in plan.components.items():
+        if part.scheme != "none" or part.fuse_qkv:
+            yield name, part
