@@ -60,11 +60,17 @@ def held_bytes(*modules: torch.nn.Module) -> int:
 
 
 def weight_bytes(layer: torch.nn.Module) -> int:
-    """Bytes behind ``layer.weight`` alone, scales and zero points included."""
-    weight = layer.weight
-    assert isinstance(weight, torch.Tensor)
+    """Bytes behind ``layer.weight`` alone, scales and zero points included.
+
+    SDNQ keeps those as parameters of their own beside the weight; only a bias belongs to neither.
+    """
     tensors = [
-        *owned_tensors(weight),
+        *(
+            owned
+            for name, parameter in layer.named_parameters(recurse=False)
+            if name != "bias"
+            for owned in owned_tensors(parameter)
+        ),
         *_attribute_tensors(getattr(layer, "state", None), _INT8_TENSORS),
     ]
     return sum(storage.nbytes() for storage in storages(iter(tensors)))

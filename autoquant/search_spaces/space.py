@@ -137,6 +137,7 @@ def _precisions(word: str) -> tuple[Backend, list[str]]:
     if ":" in word:
         scheme = Scheme.parse(word)
         owner = registry.backend(scheme.backend)
+        owner.recipe(scheme.precision)  # a backend knows best why it lacks a precision
         require_precision(owner.name, owner.precisions, scheme.precision)
         return owner, [scheme.precision]
     owner = registry.backend(word)

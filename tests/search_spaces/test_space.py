@@ -36,6 +36,7 @@ def test_every_usable_scheme_is_open(modules):
         "bitsandbytes:int8",
         "torchao:int8wo",
         "torchao:float8wo",
+        "torchao:int8dq",
         "layerwise:float8_e4m3fn",
     )
 
@@ -139,3 +140,8 @@ def test_an_empty_precision_is_an_error(modules):
 def test_a_space_survives_json(modules):
     space = open_space("FluxPipeline", modules, "cpu")
     assert SearchSpace.model_validate_json(space.model_dump_json()) == space
+
+
+def test_a_format_that_can_only_be_loaded_is_refused_with_the_reason(modules):
+    with pytest.raises(BackendUnavailable, match=r"gguf:Q4_K.*llama-quantize"):
+        open_space("FluxPipeline", modules, "cpu", ["gguf:Q4_K"])

@@ -7,7 +7,7 @@ layers. ``n`` is rows times columns, a row one output.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from autoquant.errors import BackendUnavailable
 from autoquant.search_spaces.scheme import Scheme
@@ -128,6 +128,23 @@ def _gguf(precision: str) -> StorageFormat:
     )
 
 
+def _sdnq(bits: int, group: int, per_group: int, together: int = 1) -> StorageFormat:
+    """``bits`` a weight, ``per_group`` float32 for each group (sdnq/quantizer.py)."""
+
+    def weight_bytes(rows: int, columns: int, _: int) -> int:
+        groups = columns // group
+        if columns % group:  # then fewer and wider ones, the first number that divides the row
+            groups = next((n for n in range(groups - 1, 1, -1) if columns % n == 0), 1)
+        return rows * columns * bits // 8 + rows * groups * per_group * _FLOAT32
+
+    return StorageFormat(
+        bits,
+        weight_bytes,
+        lambda rows, columns: rows * columns % together == 0,
+        spares_dtype_sensitive=bits != 8,
+    )
+
+
 _BNB_4BIT = StorageFormat(
     4, _bitsandbytes_4bit, lambda _, columns: columns % 2 == 0, spares_dtype_sensitive=True
 )
@@ -147,8 +164,12 @@ _FORMATS = {
     "torchao:int8wo": _TORCHAO_INT8,
     "torchao:int8dq": _TORCHAO_INT8,
     "torchao:float8wo": _TORCHAO_FLOAT8,
-    "torchao:float8dq": _TORCHAO_FLOAT8,
-    "torchao:int4wo": StorageFormat(4, _tinygemm_int4),
+    "torchao:float8dq": StorageFormat(
+        8, _row_scales(_FLOAT32), lambda rows, columns: rows % 16 == 0 and columns % 16 == 0
+    ),
+    "torchao:int4wo": StorageFormat(
+        4, _tinygemm_int4, lambda _, columns: columns % _TINYGEMM_GROUP == 0 and columns >= 384
+    ),
     "quanto:int8": StorageFormat(
         8, _row_scales_in_compute_dtype, lambda _, columns: columns % 16 == 0
     ),
@@ -157,6 +178,11 @@ _FORMATS = {
     "quanto:int2": StorageFormat(2, _quanto_packed(4), _quanto_packs),
     "layerwise:float8_e4m3fn": _PLAIN_FLOAT8,
     "layerwise:float8_e5m2": _PLAIN_FLOAT8,
+    "sdnq:int8": _sdnq(8, 1024, 1),
+    "sdnq:float8_e4m3fn": replace(_sdnq(8, 1024, 1), spares_dtype_sensitive=True),
+    "sdnq:int6": _sdnq(6, 256, 1, together=4),
+    "sdnq:uint4": _sdnq(4, 64, 2, together=2),
+    "sdnq:int4": _sdnq(4, 64, 1, together=2),
     **{f"gguf:{precision}": _gguf(precision) for precision in GGUF_BLOCKS},
 }
 

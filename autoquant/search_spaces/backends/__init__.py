@@ -8,8 +8,10 @@ import importlib.metadata
 from autoquant.errors import BackendUnavailable
 from autoquant.search_spaces.backends.base import Backend, Recipe
 from autoquant.search_spaces.backends.bitsandbytes import Bitsandbytes
+from autoquant.search_spaces.backends.gguf import Gguf
 from autoquant.search_spaces.backends.layerwise import Layerwise
 from autoquant.search_spaces.backends.quanto import Quanto
+from autoquant.search_spaces.backends.sdnq import Sdnq
 from autoquant.search_spaces.backends.torchao import Torchao
 
 __all__ = ["ENTRY_POINTS", "Backend", "Recipe", "backend", "backends"]
@@ -17,7 +19,14 @@ __all__ = ["ENTRY_POINTS", "Backend", "Recipe", "backend", "backends"]
 ENTRY_POINTS = "autoquant.backends"
 """Entry point group of other packages' backends; each entry is a class without arguments."""
 
-_BUILT_IN: tuple[type[Backend], ...] = (Bitsandbytes, Torchao, Quanto, Layerwise)
+_BUILT_IN: tuple[type[Backend], ...] = (
+    Bitsandbytes,
+    Torchao,
+    Quanto,
+    Gguf,
+    Sdnq,
+    Layerwise,
+)
 
 
 def backends() -> dict[str, Backend]:

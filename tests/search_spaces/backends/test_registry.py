@@ -10,7 +10,9 @@ from autoquant.errors import BackendUnavailable
 from autoquant.search_spaces import backends
 from autoquant.search_spaces.backends.bitsandbytes import Bitsandbytes
 
-HEAVY = "{'torch', 'diffusers', 'transformers', 'bitsandbytes', 'torchao', 'optimum'}"
+HEAVY = (
+    "{'torch', 'diffusers', 'transformers', 'bitsandbytes', 'torchao', 'optimum', 'gguf', 'sdnq'}"
+)
 
 
 class Brought(Bitsandbytes):
@@ -34,7 +36,14 @@ def bring(monkeypatch):
 
 
 def test_built_in_backends_are_known():
-    assert list(backends.backends()) == ["bitsandbytes", "torchao", "quanto", "layerwise"]
+    assert list(backends.backends()) == [
+        "bitsandbytes",
+        "torchao",
+        "quanto",
+        "gguf",
+        "sdnq",
+        "layerwise",
+    ]
 
 
 def test_unknown_name_gets_the_nearest_ones():
@@ -72,7 +81,7 @@ def test_missing_and_old_libraries_are_told_with_the_fix(monkeypatch):
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "version", absent)
-    for name in ("bitsandbytes", "torchao", "quanto"):
+    for name in ("bitsandbytes", "torchao", "quanto", "gguf", "sdnq"):
         owner = backends.backend(name)
         for precision in owner.precisions:
             reason = owner.unavailable(precision, "cpu")
