@@ -1,0 +1,110 @@
+"""What a run left in its directory: the plan, pairs of images, the loader script."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoquant.errors import InputError
+from autoquant.metrics.images import Images, load_png
+from autoquant.planner.plan import Plan
+
+PLAN_NAME = "plan.json"
+SCRIPT_NAME = "load_pipeline.py"
+
+
+@dataclass(frozen=True)
+class ImagePair:
+    """One sample drawn by the unquantized pipeline and as planned.
+
+    Attributes:
+        index: Which sample of the workload; scores are in the same order.
+        prompt: What was asked for.
+        seed: Seed of the sample.
+        reference: PNG of the unquantized pipeline.
+        planned: PNG of the plan.
+    """
+
+    index: int
+    prompt: str
+    seed: int
+    reference: Path
+    planned: Path
+
+    @property
+    def stored_bytes(self) -> int:
+        """Size of both files."""
+        return self.reference.stat().st_size + self.planned.stat().st_size
+
+    def load(self) -> Images:
+        """Both images, the reference first.
+
+        Raises:
+            InputError: One is missing, no image, or the sizes differ.
+        """
+        return load_png([self.reference, self.planned])
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The content of a run's directory.
+
+    Attributes:
+        plan: The plan.
+        pairs: The image pairs whose files are there.
+        absent: Names of the image files that are not there, relative to the directory.
+        script: Text of the loader script, if it is there.
+    """
+
+    plan: Plan
+    pairs: tuple[ImagePair, ...]
+    absent: tuple[str, ...]
+    script: str | None
+
+
+def read_evidence(directory: Path) -> Evidence:
+    """Read a directory that ``autoquant suggest`` wrote; images may be missing.
+
+    Raises:
+        InputError: ``directory`` is none, or holds no plan.
+        PlanFormatError: The plan is damaged.
+    """
+    if not directory.is_dir():
+        raise InputError(f"No directory {directory}; pass one that 'autoquant suggest' wrote.")
+    plan_path = directory / PLAN_NAME
+    if not plan_path.is_file():
+        raise InputError(
+            f"{directory} holds no {PLAN_NAME}; pass a directory that 'autoquant suggest' wrote."
+        )
+    plan = Plan.load_json(plan_path)
+    every = _pairs(plan, directory / "images")
+    files = [path for pair in every for path in (pair.reference, pair.planned)]
+    absent = {path for path in files if not path.is_file()}
+    return Evidence(
+        plan=plan,
+        pairs=tuple(pair for pair in every if absent.isdisjoint({pair.reference, pair.planned})),
+        absent=tuple(str(path.relative_to(directory)) for path in files if path in absent),
+        script=_script(directory / SCRIPT_NAME),
+    )
+
+
+def _pairs(plan: Plan, images: Path) -> list[ImagePair]:
+    return [
+        ImagePair(
+            index=index,
+            prompt=sample.prompt,
+            seed=sample.seed,
+            reference=images / "reference" / f"{index:04d}.png",
+            planned=images / "planned" / f"{index:04d}.png",
+        )
+        for index, sample in enumerate(plan.workload.samples)
+    ]
+
+
+def _script(path: Path) -> str | None:
+    if not path.is_file():
+        return None
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"Cannot read the loader script {path}: {error}.") from error

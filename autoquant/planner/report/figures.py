@@ -1,0 +1,178 @@
+"""The verdict in words, and the measured figures beside the budget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from autoquant.planner.budget import Budget
+from autoquant.planner.candidate import Candidate
+from autoquant.planner.measurement import Measured
+from autoquant.planner.plan import Plan
+from autoquant.planner.quantities import gigabytes, seconds
+from autoquant.planner.report.points import loss_interval, missed_limits
+from autoquant.planner.selection import describe
+
+
+@dataclass(frozen=True)
+class Gauge:
+    """A figure as a bar: shares of the widest of value, unquantized value and limit."""
+
+    value: float
+    reference: float | None
+    limit: float | None
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured quantity.
+
+    Attributes:
+        name: What was measured.
+        value: With unit.
+        spread: How far it varies, or nothing.
+        reference: The same of the unquantized pipeline, or nothing.
+        change: In words, or nothing.
+        limit: The budget, or nothing.
+        gauge: The same as a bar, where there is something to compare with.
+    """
+
+    name: str
+    value: str
+    spread: str = ""
+    reference: str = ""
+    change: str = ""
+    limit: str = ""
+    gauge: Gauge | None = None
+
+
+def headline(plan: Plan) -> str:
+    """The verdict in a sentence."""
+    name, limits = plan.pipeline.class_name, describe(plan.budget)
+    missed = missed_limits(plan.measured, plan.budget)
+    if missed:
+        return f"{name} does not stay within {limits}: it misses {' and '.join(missed)}."
+    if plan.candidate.is_reference:
+        return f"{name} stays within {limits} as it is: nothing needs to be quantized."
+    peaks = (
+        f"{gigabytes(plan.measured.peak_gb)} at the peak instead of "
+        f"{gigabytes(plan.reference.peak_gb)} unquantized"
+    )
+    if limits == describe(Budget()):
+        return f"{name} runs with {peaks}."
+    return f"{name} stays within {limits}: {peaks}."
+
+
+def lead(plan: Plan) -> Iterator[str]:
+    """What stands behind the verdict, sentence by sentence."""
+    measured = plan.measured
+    yield f"The choice is {plan.candidate.label}."
+    if plan.candidate.is_reference:
+        return
+    n_images = len(plan.workload.samples)
+    images = f"{n_images} images" if n_images > 1 else "one image"
+    yield (
+        f"Over {images} its {measured.metric} loss against the unquantized pipeline is "
+        f"{measured.loss:.2g}"
+        + (
+            f", on top of the {measured.noise_floor:.2g} by which the unquantized pipeline differs "
+            "from itself when only its attention kernel changes."
+            if measured.noise_floor > 0
+            else "."
+        )
+    )
+    if plan.search.interrupted:
+        yield "The search was interrupted: this is the best of what was measured until then."
+
+
+def figures_of(plan: Plan) -> tuple[Figure, ...]:
+    """Every measured quantity, the ones with a budget first."""
+    measured, reference, budget = plan.measured, plan.reference, plan.budget
+    unquantized = _measured_reference(plan)
+    figures = [
+        _memory("Peak memory of a call", measured.peak_gb, reference.peak_gb, budget.vram_gb),
+        _latency(plan),
+        _loss(measured, budget.max_loss),
+        _memory("Weights held", measured.weights_gb, reference.weights_gb, None),
+        _memory(
+            "Peak memory while loading",
+            measured.load_peak_gb,
+            unquantized.load_peak_gb if unquantized else None,
+            budget.load_peak_gb,
+        ),
+    ]
+    if measured.compile_s > 0:
+        figures.append(Figure("Compiling, once", seconds(measured.compile_s)))
+    figures += [
+        Figure(f"Peak by {name}", gigabytes(gb)) for name, gb in measured.other_counters_gb.items()
+    ]
+    return tuple(figures)
+
+
+def change(value: float, reference: float) -> str:
+    """``40% less``, ``12% more`` or ``no different``."""
+    if reference <= 0 or round(100 * value / reference) == 100:
+        return "no different"
+    share = value / reference - 1
+    return f"{abs(share):.0%} {'more' if share > 0 else 'less'}"
+
+
+def _measured_reference(plan: Plan) -> Measured | None:
+    for point in plan.pareto:
+        if Candidate(components=point.components, runtime=point.runtime).is_reference:
+            return point.measured
+    return None
+
+
+def _memory(name: str, gb: float, reference: float | None, limit: float | None) -> Figure:
+    return Figure(
+        name=name,
+        value=gigabytes(gb),
+        reference="" if reference is None else gigabytes(reference),
+        change="" if reference is None else change(gb, reference),
+        limit="" if limit is None else gigabytes(limit),
+        gauge=_gauge(gb, reference, limit),
+    )
+
+
+def _latency(plan: Plan) -> Figure:
+    latency, reference = plan.measured.latency_s, plan.reference.latency_s
+    limit = plan.budget.latency_s
+    ends = f"{seconds(latency.low)} to {seconds(latency.high)}"
+    return Figure(
+        name="Time of a call",
+        value=seconds(latency.median),
+        spread=f"{ends}, the middle half of {latency.runs} calls"
+        if latency.runs > 1
+        else "timed once",
+        reference=seconds(reference),
+        change=change(latency.median, reference),
+        limit="" if limit is None else seconds(limit),
+        gauge=_gauge(latency.median, reference, limit),
+    )
+
+
+def _loss(measured: Measured, limit: float | None) -> Figure:
+    interval = loss_interval(measured)
+    return Figure(
+        name=f"Loss ({measured.metric})",
+        value=f"{measured.loss:.3g}",
+        spread="" if interval is None else f"{interval[0]:.2g} to {interval[1]:.2g}, 95% interval",
+        limit="" if limit is None else f"{limit:.4g}",
+        gauge=None if limit is None else _gauge(measured.loss, None, limit),
+    )
+
+
+def _gauge(value: float, reference: float | None, limit: float | None) -> Gauge | None:
+    others = [other for other in (reference, limit) if other is not None]
+    if not others:
+        return None
+    widest = max(value, *others) or 1.0
+    if limit is not None and limit > 2 * max(value, reference or 0.0):
+        # A bar drawn to a limit far away would show nothing but that.
+        return _gauge(value, reference, None)
+    return Gauge(
+        value=value / widest,
+        reference=None if reference is None else reference / widest,
+        limit=None if limit is None else limit / widest,
+    )
