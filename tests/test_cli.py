@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -117,3 +118,23 @@ def test_help_is_light(arguments: tuple[str, ...], tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout
+
+
+def test_an_interrupt_leaves_the_best_plan_so_far_and_exit_status_4(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "autoquant", "suggest", "demo", "--vram", "1"]
+    process = subprocess.Popen(
+        [*command, "--steps", "1", "--trials", "500", "--metric", "flip", "--out", "plan"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("[2/500]"):
+            process.send_signal(signal.SIGINT)
+            break
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 4, errors
+    assert "Interrupted: the best of the" in output
+    assert Plan.load_json(tmp_path / "plan" / "plan.json").search.interrupted

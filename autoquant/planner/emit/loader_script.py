@@ -153,6 +153,7 @@ def _load_function(
     for name, part in changed.items():
         lines += _component_lines(name, part, component_classes[name][1])
     lines += [
+        "",
         "    pipeline = DiffusionPipeline.from_pretrained(",
         "        source, dtype=DTYPE, **OPTIONS, **components",
         "    )",
@@ -177,7 +178,6 @@ def _component_lines(name: str, part: PlannedComponent, class_name: str) -> Iter
         yield f"    layers = linear_layers(module, KEPT[{name!r}])"
         yield f"    {recipe.function.__name__}(module, layers{arguments})"
     yield f"    components[{name!r}] = module.to(device)"
-    yield ""
 
 
 def _functions(changed: Mapping[str, PlannedComponent]) -> Iterator[str]:
