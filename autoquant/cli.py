@@ -10,6 +10,7 @@ from typer.exceptions import TyperException
 
 from autoquant import __version__
 from autoquant.commands.emit import emit
+from autoquant.commands.estimate import estimate
 from autoquant.commands.exit_status import ExitStatus
 from autoquant.commands.report import report
 from autoquant.commands.run import run
@@ -48,6 +49,7 @@ def _options(
 
 
 app.command()(suggest)
+app.command()(estimate)
 app.command()(emit)
 app.command()(run)
 app.command()(report)

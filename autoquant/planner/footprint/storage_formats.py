@@ -157,7 +157,7 @@ def _quanto_packs(_: int, columns: int) -> bool:
     return columns <= _QUANTO_GROUPS[0] or columns % _QUANTO_GROUPS[-1] == 0
 
 
-_FORMATS = {
+_FORMATS: dict[str, StorageFormat] = {
     "bitsandbytes:nf4": _BNB_4BIT,
     "bitsandbytes:fp4": _BNB_4BIT,
     "bitsandbytes:int8": StorageFormat(8, _row_scales(_FLOAT32)),
@@ -200,3 +200,7 @@ def storage_format(scheme: str) -> StorageFormat:
             f"The bytes that {scheme!r} stores are not known. Known: {', '.join(_FORMATS)}."
         )
     return found
+
+
+KNOWN_SCHEMES = frozenset(_FORMATS)
+"""Schemes whose storage is known."""

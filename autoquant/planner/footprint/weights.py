@@ -45,11 +45,21 @@ def component_bytes(component: ComponentShapes, choice: Choice, compute_dtype: s
     Raises:
         BackendUnavailable: The storage of the scheme is not known.
     """
+    return sum(held_tensor_bytes(component, choice, compute_dtype)) + _computed_buffers(component)
+
+
+def held_tensor_bytes(component: ComponentShapes, choice: Choice, compute_dtype: str) -> list[int]:
+    """Bytes of each tensor that stays, in the order of the header, weights with their scales.
+
+    A quantized weight is one entry although its scales are tensors of their own: they are small.
+    """
     held = tensor_bytes(component, compute_dtype)
-    total = sum(held.values()) + _computed_buffers(component)
     for path, stored in quantized_bytes(component, choice, compute_dtype).items():
-        total += stored - sum(held[f"{part}.weight"] for part in path.split(" + "))
-    return total
+        first, *others = (f"{part}.weight" for part in path.split(" + "))
+        held[first] = stored
+        for other in others:
+            del held[other]
+    return list(held.values())
 
 
 def quantized_bytes(

@@ -1,0 +1,61 @@
+"""``autoquant estimate``: what fits, from headers and configs alone."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import Annotated
+
+import typer
+
+from autoquant.commands.exit_status import ExitStatus
+
+
+def estimate(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A diffusers directory, a hub id, a .safetensors or .gguf file, or 'demo'.",
+            show_default=False,
+        ),
+    ],
+    vram: Annotated[float, typer.Option("--vram", metavar="GB", help="Memory of the card (GiB).")],
+    ram: Annotated[
+        float | None, typer.Option("--ram", metavar="GB", help="Memory of the machine (GiB).")
+    ] = None,
+    height: Annotated[int | None, typer.Option(help="Pixels.")] = None,
+    width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
+    batch: Annotated[int, typer.Option(metavar="N", help="Images of one call.")] = 1,
+    scheme: Annotated[
+        list[str] | None,
+        typer.Option(help="Compare this scheme only, like torchao:int8wo; may be repeated."),
+    ] = None,
+    dtype: Annotated[
+        str, typer.Option(help="Compute dtype: bfloat16, float16 or float32.")
+    ] = "bfloat16",
+    revision: Annotated[str | None, typer.Option(help="Hub revision.")] = None,
+    variant: Annotated[str | None, typer.Option(help="Weight variant, like fp16.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the estimate as JSON.")] = False,
+) -> None:
+    """Predict what fits, before anything is loaded: weights and peaks by stage, no latency."""
+    from autoquant.planner.budget import Budget
+    from autoquant.planner.footprint.estimate import estimate as estimate_options
+    from autoquant.planner.footprint.model_shapes import read_model
+    from autoquant.planner.footprint.report import as_data
+    from autoquant.planner.footprint.request import request_for
+
+    budget = Budget.of(vram_gb=vram).model_copy(update={"ram_gb": Budget.of(ram).vram_gb})
+    shapes = read_model(model, revision, variant)
+    request = request_for(shapes, height, width, batch, dtype)
+    result = estimate_options(shapes, request, budget, scheme)
+    command = shlex.join(["autoquant", "suggest", model, "--vram", f"{vram:g}"])
+    if as_json:
+        typer.echo(json.dumps(as_data(result, command), indent=1))
+    else:
+        from rich.console import Console
+
+        from autoquant.console.estimate_table import estimate_tables
+
+        Console(highlight=False).print(estimate_tables(result, command))
+    if not result.fits:
+        raise typer.Exit(ExitStatus.INFEASIBLE)

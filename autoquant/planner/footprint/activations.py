@@ -1,0 +1,196 @@
+"""What each stage of a pipeline call allocates beside the weights, from shapes alone.
+
+Decoding with ``AutoencoderKL`` is followed step by step (decoder.py). The other stages are closed
+forms: so many tensors of tokens times width are alive at the worst moment. The counts follow from
+the models' code, and tests hold them against traces on the meta device.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from autoquant.planner.footprint.config_values import integer, integers
+from autoquant.planner.footprint.decoder import decode
+from autoquant.planner.footprint.family import (
+    decoder_of,
+    denoiser_of,
+    encoders_of,
+    family_of,
+    latent_scale,
+)
+from autoquant.planner.footprint.request import Request
+from autoquant.planner.footprint.shapes import ComponentShapes, ModelShapes
+from autoquant.planner.footprint.tape import Tape
+
+_CLIP_TOKENS = 77
+
+
+@dataclass(frozen=True)
+class Alive:
+    """Tensors alive at the worst moment of a stage: ``count`` of ``numbers`` each."""
+
+    count: float
+    numbers: int
+
+    @property
+    def total(self) -> int:
+        """Numbers alive."""
+        return round(self.count * self.numbers)
+
+
+def encoder_tape(component: ComponentShapes, request: Request) -> Tape:
+    """Reading one batch of prompts with one text encoder."""
+    return _played(_encoder_alive(component, request), request.itemsize)
+
+
+def denoiser_tape(model: ModelShapes, request: Request) -> Tape:
+    """One step of the denoiser."""
+    denoiser = denoiser_of(model)
+    if denoiser is None:
+        return Tape(request.itemsize)
+    return _played(_denoiser_alive(model, denoiser, request), request.itemsize)
+
+
+def decoder_tape(model: ModelShapes, request: Request, *, workspaces: bool = True) -> Tape:
+    """Decoding the latents of one batch."""
+    vae = decoder_of(model)
+    upcasts = family_of(model.class_name).upcasts_vae and request.compute_dtype == "float16"
+    itemsize = 4 if upcasts else request.itemsize
+    tape = Tape(itemsize, workspaces=workspaces)
+    if vae is None:
+        return tape
+    if re.fullmatch(r"AutoencoderKL(Flux2)?", vae.class_name):
+        decode(tape, vae.config, request.batch, request.height, request.width)
+        return tape
+    count, channels = _decoder_alive(vae)
+    return _played(
+        [Alive(count, request.batch * request.height * request.width * channels)], itemsize
+    )
+
+
+def encoder_tapes(model: ModelShapes, request: Request) -> dict[str, Tape]:
+    """Each text encoder's tape, in the order they run."""
+    return {
+        name: encoder_tape(component, request) for name, component in encoders_of(model).items()
+    }
+
+
+def _encoder_alive(component: ComponentShapes, request: Request) -> list[Alive]:
+    config, name = component.config, component.class_name
+    if re.fullmatch(r"(U?M?T5)\w*", name):
+        return _t5_alive(config, request)
+    if name.startswith("CLIPText"):
+        width = integer(config, "hidden_size", 768)
+        # The activation of the wide layer of CLIP-L writes out more steps than gelu does; all
+        # hidden states are kept where a pipeline reads the last but one.
+        inner = 16 if config.get("hidden_act", "quick_gelu") == "quick_gelu" else 10
+        kept = integer(config, "num_hidden_layers", 12) + 1
+        return [Alive(inner + kept, request.batch * _CLIP_TOKENS * width)]
+    return _language_model_alive(component, request)
+
+
+def _t5_alive(config: Mapping[str, Any], request: Request) -> list[Alive]:
+    """The wide layer, or the position bias and its contiguous copy (transformers t5)."""
+    tokens = request.batch * request.text_tokens
+    hidden = tokens * integer(config, "d_model", 512)
+    wide = tokens * integer(config, "d_ff", 2048)
+    bias = integer(config, "num_heads", 8) * request.text_tokens**2
+    feeding = [Alive(1, bias), Alive(4, wide), Alive(4, hidden)]
+    attending = [Alive(2, bias), Alive(8, hidden)]
+    return max(feeding, attending, key=_total)
+
+
+def _language_model_alive(component: ComponentShapes, request: Request) -> list[Alive]:
+    """All hidden states, a block's own, and logits where the class has a head for them."""
+    text = component.config.get("text_config")
+    config = text if isinstance(text, dict) else component.config
+    width = integer(config, "hidden_size", 4096)
+    tokens = request.batch * request.text_tokens
+    layers = integer(config, "num_hidden_layers", 32)
+    alive = [Alive(layers + 1 + 8, tokens * width)]
+    if re.search(r"For(ConditionalGeneration|CausalLM)$", component.class_name):
+        alive.append(Alive(1, tokens * integer(config, "vocab_size", 152_064)))
+    return alive
+
+
+@dataclass(frozen=True)
+class _Denoiser:
+    """Tensors of (tokens x width) alive for each image token and each text token."""
+
+    models: str
+    per_image_token: float
+    per_text_token: float
+
+
+_DENOISERS = (
+    _Denoiser(r"(Flux|Chroma|Bria|LongCat|Ovis)\w*Transformer2DModel", 17.2, 17.2),
+    _Denoiser(r"SD3Transformer2DModel", 13.04, 5.7),
+    _Denoiser(r"PixArtTransformer2DModel", 12.02, 4.6),
+    _Denoiser(r"QwenImage\w*Transformer2DModel", 15.2, 7.5),
+)
+# The largest of the known ones, for models that nobody has traced.
+_UNKNOWN_DENOISER = _Denoiser(r".*", 17.2, 17.2)
+# A UNet's counts are of (latent pixels x first level's channels).
+_UNET_COUNT = 15.8
+
+
+def _denoiser_alive(model: ModelShapes, denoiser: ComponentShapes, request: Request) -> list[Alive]:
+    config, scale = denoiser.config, latent_scale(model)
+    pixels = (request.height // scale) * (request.width // scale)
+    if "UNet" in denoiser.class_name:
+        channels = integers(config, "block_out_channels", (320,))[0]
+        return [Alive(_UNET_COUNT, request.denoised * pixels * channels)]
+    known = (kind for kind in _DENOISERS if re.fullmatch(kind.models, denoiser.class_name))
+    kind = next(known, _UNKNOWN_DENOISER)
+    width = _width(config)
+    image_tokens = request.denoised * pixels // _patch(config) ** 2
+    text_tokens = request.denoised * request.joint_tokens
+    return [
+        Alive(kind.per_image_token, image_tokens * width),
+        Alive(kind.per_text_token, text_tokens * width),
+    ]
+
+
+def _width(config: Mapping[str, Any]) -> int:
+    head = integer(config, "attention_head_dim", 64)
+    heads = integer(config, "num_attention_heads", 24)
+    for key in ("hidden_size", "inner_dim", "dim"):
+        if integer(config, key, 0):
+            return integer(config, key, 0)
+    return head * heads
+
+
+def _patch(config: Mapping[str, Any]) -> int:
+    """Latent pixels along one side of a token; packed latents have patches of 2 in the channels."""
+    patch = integer(config, "patch_size", 1)
+    packed = integer(config, "in_channels", 4) >= 64 and patch == 1
+    return 2 if packed else patch
+
+
+def _decoder_alive(vae: ComponentShapes) -> tuple[float, int]:
+    if vae.class_name == "AutoencoderKLQwenImage" or vae.class_name == "AutoencoderKLWan":
+        # diffusers autoencoder_kl_qwenimage.py: one frame through causal 3-D convolutions.
+        return 18.02, integer(vae.config, "base_dim", 96)
+    first = integers(vae.config, "block_out_channels", (128,))[0]
+    # As for AutoencoderKL: three tensors of the second level's channels, plus scratch.
+    return 9.5, first
+
+
+def _played(alive: list[Alive], itemsize: int) -> Tape:
+    """A tape that holds all of ``alive`` at once, in blocks of their own sizes."""
+    tape = Tape(itemsize)
+    blocks = []
+    for tensors in alive:
+        whole = int(tensors.count)
+        blocks += [tape.new(tensors.numbers) for _ in range(whole)]
+        rest = tensors.total - whole * tensors.numbers
+        blocks += [tape.new(rest)] if rest > 0 else []
+    tape.free(*blocks)
+    return tape
+
+
+def _total(alive: list[Alive]) -> int:
+    return sum(tensors.total for tensors in alive)

@@ -1,0 +1,202 @@
+"""What one option needs, stage by stage, from shapes alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from autoquant.planner.footprint.activations import decoder_tape, denoiser_tape, encoder_tapes
+from autoquant.planner.footprint.allocator import CachingAllocator, reserved_for
+from autoquant.planner.footprint.family import decoder_of, denoiser_of, encoders_of
+from autoquant.planner.footprint.option import Option
+from autoquant.planner.footprint.request import Request
+from autoquant.planner.footprint.shapes import ComponentShapes, ModelShapes
+from autoquant.planner.footprint.tape import Tape
+from autoquant.planner.footprint.tiling import tiled_decoder_tape
+from autoquant.planner.footprint.weights import component_bytes, held_tensor_bytes
+from autoquant.search_spaces.scheme import Choice
+
+# What cuBLAS takes through the allocator at its first product and keeps: 32 MiB on Hopper, 8 MiB on
+# older cards (aten/src/ATen/cuda/CublasHandlePool.cpp, parseChosenWorkspaceSize).
+CUBLAS_WORKSPACE = 32 * 2**20
+
+ENCODING, DENOISING, DECODING = "text_encoding", "denoising", "vae_decoding"
+STAGES = (ENCODING, DENOISING, DECODING)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on the accelerator by PyTorch's two counters.
+
+    Attributes:
+        allocated: Behind live tensors.
+        reserved: Taken from the card; this is what must fit.
+    """
+
+    allocated: int
+    reserved: int
+
+    def __add__(self, other: Memory) -> Memory:
+        return Memory(self.allocated + other.allocated, self.reserved + other.reserved)
+
+
+NOTHING = Memory(0, 0)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What one option needs.
+
+    Attributes:
+        weights: All components after their choices, wherever they lie.
+        load: Peak on the accelerator while loading.
+        load_ram_bytes: Peak in RAM while loading.
+        stages: Peak on the accelerator by stage.
+        ram_bytes: Weights that wait in RAM while running.
+    """
+
+    weights: Memory
+    load: Memory
+    load_ram_bytes: int
+    stages: Mapping[str, Memory]
+    ram_bytes: int
+
+    @property
+    def peak(self) -> Memory:
+        """The most of any moment."""
+        moments = [self.load, *self.stages.values()]
+        return Memory(
+            max(moment.allocated for moment in moments), max(moment.reserved for moment in moments)
+        )
+
+    @property
+    def peak_ram_bytes(self) -> int:
+        """The most RAM of any moment."""
+        return max(self.load_ram_bytes, self.ram_bytes)
+
+
+class Predictor:
+    """Predicts options of one pipeline for one request; what options share is computed once."""
+
+    def __init__(self, model: ModelShapes, request: Request) -> None:
+        self._model = model
+        self._request = request
+        self._held: dict[tuple[str, Choice], Memory] = {}
+
+    def predict(self, option: Option) -> Prediction:
+        """Predict one option.
+
+        Raises:
+            BackendUnavailable: The storage of a scheme is not known.
+        """
+        held = {
+            name: self._component(component, option.choice(name))
+            for name, component in self._model.components.items()
+        }
+        weights = _sum(held.values())
+        offload = option.arrangement.offload
+        return Prediction(
+            weights=weights,
+            load=weights if offload == "none" else NOTHING,
+            load_ram_bytes=self._load_ram(held, offload),
+            stages=self._stages(option, held),
+            ram_bytes=0 if offload == "none" else weights.allocated,
+        )
+
+    def _component(self, component: ComponentShapes, choice: Choice) -> Memory:
+        key = (component.name, choice)
+        if key not in self._held:
+            dtype = self._request.compute_dtype
+            sizes = held_tensor_bytes(component, choice, dtype)
+            self._held[key] = Memory(component_bytes(component, choice, dtype), reserved_for(sizes))
+        return self._held[key]
+
+    def _stages(self, option: Option, held: Mapping[str, Memory]) -> dict[str, Memory]:
+        decoding = self._tiled if option.arrangement.vae_tiling else self._decoding
+        tapes = {ENCODING: self._encoding, DENOISING: [self._denoising], DECODING: [decoding]}
+        if option.arrangement.offload == "none":
+            return _one_after_another(tapes, _sum(held.values()))
+        return {
+            stage: max(
+                (
+                    _one_after_another({stage: [tape]}, resident)[stage]
+                    for tape, resident in zip(
+                        parts, self._resident(stage, option, held), strict=True
+                    )
+                ),
+                key=lambda memory: memory.reserved,
+                default=NOTHING,
+            )
+            for stage, parts in tapes.items()
+        }
+
+    def _resident(self, stage: str, option: Option, held: Mapping[str, Memory]) -> list[Memory]:
+        """What of the weights lies on the accelerator, for each tape of a stage."""
+        names = {
+            ENCODING: list(encoders_of(self._model)),
+            DENOISING: [part.name for part in [denoiser_of(self._model)] if part],
+            DECODING: [part.name for part in [decoder_of(self._model)] if part],
+        }[stage]
+        if option.arrangement.offload == "model":
+            return [held[name] for name in names] or [NOTHING]
+        # Layers are moved one by one; a stream brings the next while one runs.
+        ahead = 2 if option.arrangement.offload == "group" else 1
+        return [self._largest_tensors(name, option, ahead) for name in names] or [NOTHING]
+
+    def _largest_tensors(self, name: str, option: Option, count: int) -> Memory:
+        sizes = held_tensor_bytes(
+            self._model.components[name], option.choice(name), self._request.compute_dtype
+        )
+        largest = sorted(sizes)[-count:]
+        return Memory(sum(largest), reserved_for(largest))
+
+    def _load_ram(self, held: Mapping[str, Memory], offload: str) -> int:
+        """Each component is read and quantized in RAM, the largest first, before it moves on."""
+        before = {
+            name: self._component(component, Choice()).allocated
+            for name, component in self._model.components.items()
+        }
+        waiting = peak = 0
+        for name in sorted(before, key=lambda name: -before[name]):
+            peak = max(peak, waiting + before[name])
+            waiting += held[name].allocated if offload != "none" else 0
+        return max(peak, waiting)
+
+    @cached_property
+    def _encoding(self) -> list[Tape]:
+        return list(encoder_tapes(self._model, self._request).values()) or [_empty()]
+
+    @cached_property
+    def _denoising(self) -> Tape:
+        return denoiser_tape(self._model, self._request)
+
+    @cached_property
+    def _decoding(self) -> Tape:
+        return decoder_tape(self._model, self._request)
+
+    @cached_property
+    def _tiled(self) -> Tape:
+        return tiled_decoder_tape(self._model, self._request)
+
+
+def _one_after_another(tapes: Mapping[str, Iterable[Tape]], resident: Memory) -> dict[str, Memory]:
+    """Run stages through one allocator, which keeps what earlier stages freed."""
+    allocator = CachingAllocator()
+    allocator.keep(CUBLAS_WORKSPACE)
+    peaks: dict[str, Memory] = {}
+    for stage, parts in tapes.items():
+        highest = 0
+        for tape in parts:
+            allocator.play(tape.events)
+            highest = max(highest, tape.peak_bytes)
+        peaks[stage] = resident + Memory(highest + CUBLAS_WORKSPACE, allocator.reserved_bytes)
+    return peaks
+
+
+def _sum(parts: Iterable[Memory]) -> Memory:
+    return sum(parts, NOTHING)
+
+
+def _empty() -> Tape:
+    return Tape(itemsize=2)
