@@ -101,13 +101,13 @@ def _suggest_choice(trial: Any, name: str, component: ComponentSpace) -> Choice:
         chosen = names[0]
         if len(names) > 1:
             chosen = trial.suggest_categorical(f"{name}.exclusions", names)
-        exclusions = component.exclusions[names.index(chosen)]
+        exclusions = component.smallest_equal(scheme, names.index(chosen))
     return Choice(scheme=scheme, exclusions=exclusions, fuse_qkv=fuse_qkv)
 
 
 def _choices(component: ComponentSpace) -> Iterator[Choice]:
     for scheme, fuse_qkv in product(component.schemes, component.fuse_qkv):
-        for exclusions in component.exclusions if scheme != NONE else ((),):
+        for exclusions in component.distinct_exclusions(scheme) if scheme != NONE else ((),):
             yield Choice(scheme=scheme, exclusions=exclusions, fuse_qkv=fuse_qkv)
 
 

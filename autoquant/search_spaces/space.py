@@ -15,6 +15,7 @@ from autoquant.errors import BackendUnavailable
 from autoquant.search_spaces import backends as registry
 from autoquant.search_spaces.backends import Backend
 from autoquant.search_spaces.backends.base import require_precision
+from autoquant.search_spaces.exclusions import without_excluded
 from autoquant.search_spaces.fuse import can_fuse
 from autoquant.search_spaces.linears import plain_linears
 from autoquant.search_spaces.scheme import NONE, Scheme
@@ -34,6 +35,8 @@ class ComponentSpace(BaseModel):
         exclusions: Sets of exact module paths, each sorted: the empty set, then each the one before
             and further sensitive layers.
         fuse_qkv: ``(False,)``, or ``(False, True)`` where the model can fuse.
+        same_as: For a scheme under which some sets quantize the same layers as smaller ones, the
+            position of the smallest equal set for each of ``exclusions``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,6 +44,16 @@ class ComponentSpace(BaseModel):
     schemes: tuple[str, ...]
     exclusions: tuple[tuple[str, ...], ...] = ((),)
     fuse_qkv: tuple[bool, ...] = (False,)
+    same_as: dict[str, tuple[int, ...]] = {}
+
+    def smallest_equal(self, scheme: str, position: int) -> tuple[str, ...]:
+        """The smallest set that quantizes what the one at ``position`` does under ``scheme``."""
+        return self.exclusions[self.same_as.get(scheme, range(position + 1))[position]]
+
+    def distinct_exclusions(self, scheme: str) -> tuple[tuple[str, ...], ...]:
+        """The sets that quantize different layers under ``scheme``."""
+        positions = range(len(self.exclusions))
+        return tuple(dict.fromkeys(self.smallest_equal(scheme, place) for place in positions))
 
 
 class Struck(BaseModel):
@@ -92,17 +105,20 @@ def open_space(
             Struck(component=name, scheme=scheme, reason=reason)
             for scheme, reason in unusable.items()
         ]
-        schemes = [NONE]
+        layers: dict[str, tuple[str, ...]] = {}
         for scheme, owner in usable.items():
-            if owner.quantizable_layers(module, Scheme.parse(scheme).precision):
-                schemes.append(scheme)
+            found = owner.quantizable_layers(module, Scheme.parse(scheme).precision)
+            if found:
+                layers[scheme] = found
             else:
                 reason = f"no layer of this {type(module).__name__} has a shape that fits"
                 struck.append(Struck(component=name, scheme=scheme, reason=reason))
+        exclusions, same_as = _distinct(_exclusions(pipeline_class_name, module), layers)
         components[name] = ComponentSpace(
-            schemes=tuple(schemes),
-            exclusions=_exclusions(pipeline_class_name, module),
+            schemes=(NONE, *layers),
+            exclusions=exclusions,
             fuse_qkv=(False, True) if can_fuse(module) else (False,),
+            same_as=same_as,
         )
     return SearchSpace(components=components, struck=tuple(struck))
 
@@ -166,3 +182,36 @@ def _exclusions(pipeline_class_name: str, module: nn.Module) -> tuple[tuple[str,
     for paths in sensitive_tiers(pipeline_class_name, module).values():
         sets.append(tuple(sorted({*sets[-1], *paths})))
     return tuple(sets)
+
+
+def _distinct(
+    sets: Sequence[tuple[str, ...]], layers: Mapping[str, tuple[str, ...]]
+) -> tuple[tuple[tuple[str, ...], ...], dict[str, tuple[int, ...]]]:
+    """Drop the sets that change nothing under any scheme, and tell which change nothing under one.
+
+    A set that leaves a scheme nothing to quantize counts as the one before it.
+    """
+    smallest = {scheme: _smallest_equal(sets, eligible) for scheme, eligible in layers.items()}
+    kept = [
+        place
+        for place in range(len(sets))
+        if place == 0 or any(positions[place] == place for positions in smallest.values())
+    ]
+    same_as = {
+        scheme: tuple(kept.index(positions[place]) for place in kept)
+        for scheme, positions in smallest.items()
+    }
+    identity = tuple(range(len(kept)))
+    return (
+        tuple(sets[place] for place in kept),
+        {scheme: positions for scheme, positions in same_as.items() if positions != identity},
+    )
+
+
+def _smallest_equal(sets: Sequence[tuple[str, ...]], eligible: tuple[str, ...]) -> list[int]:
+    first: dict[tuple[str, ...], int] = {}
+    positions: list[int] = []
+    for place, exclusions in enumerate(sets):
+        left = without_excluded(eligible, exclusions)
+        positions.append(first.setdefault(left, place) if left else positions[-1])
+    return positions

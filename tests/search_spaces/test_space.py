@@ -145,3 +145,25 @@ def test_a_space_survives_json(modules):
 def test_a_format_that_can_only_be_loaded_is_refused_with_the_reason(modules):
     with pytest.raises(BackendUnavailable, match=r"gguf:Q4_K.*llama-quantize"):
         open_space("FluxPipeline", modules, "cpu", ["gguf:Q4_K"])
+
+
+def test_sets_that_change_nothing_under_any_scheme_are_dropped(modules):
+    only_t5 = {"text_encoder_2": modules["text_encoder_2"]}
+    spared = open_space("FluxPipeline", only_t5, "cpu", ["bitsandbytes:nf4", "gguf:Q8_0"])
+    assert spared.components["text_encoder_2"].exclusions == ((),)
+    quantized = open_space("FluxPipeline", only_t5, "cpu", ["bitsandbytes:nf4", "torchao:int8wo"])
+    component = quantized.components["text_encoder_2"]
+    assert len(component.exclusions) == 2
+    assert component.distinct_exclusions("torchao:int8wo") == component.exclusions
+    assert component.distinct_exclusions("bitsandbytes:nf4") == ((),)
+    assert component.smallest_equal("bitsandbytes:nf4", 1) == ()
+
+
+def test_no_two_choices_of_a_component_quantize_the_same_layers(modules):
+    for name, component in open_space("FluxPipeline", modules, "cpu").components.items():
+        for scheme in component.schemes[1:]:
+            made = [
+                layers_to_quantize(modules[name], Choice(scheme=scheme, exclusions=exclusions))
+                for exclusions in component.distinct_exclusions(scheme)
+            ]
+            assert len(made) == len(set(made))
