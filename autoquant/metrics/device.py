@@ -114,6 +114,15 @@ def fingerprint(device: torch.device) -> DeviceFingerprint:
     )
 
 
+def compute_capability(device: torch.device) -> tuple[int, int] | None:
+    """CUDA compute capability, like (8, 9) for Ada; None for what is no NVIDIA card."""
+    if not _is_nvidia(device):
+        return None
+    import torch
+
+    return torch.cuda.get_device_capability(device)
+
+
 def package_versions() -> dict[str, str]:
     """Versions of the installed packages that can change a measurement, by distribution name."""
     versions = {}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +9,15 @@ import torch
 
 from autoquant import demo
 from autoquant.errors import InputError
-from autoquant.metrics.device import resolve_device
+from autoquant.metrics.device import compute_capability, resolve_device
 from autoquant.metrics.fidelity import AUTO, available_metrics, deciding_metric, require_can_decide
-from autoquant.metrics.metric import DEFAULT_CLIP_MODEL
 from autoquant.planner.candidate import Candidate, Runtime
 from autoquant.planner.device_evaluator import DeviceEvaluator, build_pipeline
 from autoquant.planner.drawing import require_call_takes
 from autoquant.planner.loading import ComponentLoader, ObjectLoader, loader_for
 from autoquant.planner.parameters import unquantized
 from autoquant.planner.pipeline import workload_for
+from autoquant.planner.request import Preparation, Request
 from autoquant.planner.source import (
     DEMO,
     IN_MEMORY,
@@ -29,52 +27,11 @@ from autoquant.planner.source import (
     local_directory,
 )
 from autoquant.planner.workload import Workload, WorkloadRequest
-from autoquant.search_spaces.space import SearchSpace, open_space, usable_schemes
+from autoquant.search_spaces.space import SearchSpace, open_space
+from autoquant.search_spaces.usable import usable_schemes
 
 
-@dataclass(frozen=True)
-class Request:
-    """What a user asks to be planned; ``autoquant()`` documents each field."""
-
-    pipeline: Any
-    workload: WorkloadRequest = field(default_factory=WorkloadRequest)
-    metric: str = AUTO
-    clip_model: str = DEFAULT_CLIP_MODEL
-    download: bool = True
-    backends: Sequence[str] | None = None
-    device: str | None = None
-    compute_dtype: str | None = None
-    revision: str | None = None
-    variant: str | None = None
-    trust_remote_code: bool = False
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A pipeline that is ready to be searched.
-
-    Attributes:
-        source: Where the pipeline comes from, as the plan names it.
-        class_name: Its diffusers class.
-        runtime: What holds for every candidate.
-        workload: What each candidate draws.
-        space: What may be tried.
-        evaluator: Measures candidates; it has measured the reference.
-        device: Where.
-        notes: What a reader of the plan should know.
-    """
-
-    source: PipelineSource
-    class_name: str
-    runtime: Runtime
-    workload: Workload
-    space: SearchSpace
-    evaluator: DeviceEvaluator
-    device: torch.device
-    notes: tuple[str, ...]
-
-
-def prepare(request: Request, image_root: Path) -> Prepared:
+def prepare(request: Request, image_root: Path) -> tuple[Preparation, DeviceEvaluator]:
     """Open the pipeline and its space, and measure the unquantized reference.
 
     The images of each candidate are written below ``image_root``.
@@ -84,9 +41,13 @@ def prepare(request: Request, image_root: Path) -> Prepared:
     """
     device = resolve_device(request.device)
     require_can_decide(request.metric)
-    usable_schemes(device.type, request.backends)
-    source, loader = _open(request)
     runtime = Runtime(compute_dtype=_compute_dtype(request.pipeline, request.compute_dtype))
+    able: dict[str, Any] = {
+        "capability": compute_capability(device),
+        "compute_dtype": runtime.compute_dtype,
+    }
+    usable_schemes(device.type, request.backends, **able)
+    source, loader = _open(request)
     built = build_pipeline(loader, Candidate(components={}, runtime=runtime), device)
     asked = _demo_workload(request.workload) if source.location == DEMO else request.workload
     workload = workload_for(built.pipeline, asked)
@@ -100,22 +61,24 @@ def prepare(request: Request, image_root: Path) -> Prepared:
     )
     decides = deciding_metric(request.metric, metrics, missing)
     class_name = loader.pipeline_class.__name__
-    space = open_space(class_name, built.modules, device.type, request.backends)
+    space = open_space(class_name, built.modules, device.type, request.backends, **able)
     unchanged = unquantized(space, runtime)
     evaluator = DeviceEvaluator(
         loader, built, unchanged, workload, device, metrics, decides, image_root
     )
     notes = [f"{name} was not measured: {why}" for name, why in missing.items()]
-    return Prepared(
+    preparation = Preparation(
         source=source,
         class_name=class_name,
         runtime=runtime,
         workload=workload,
         space=space,
-        evaluator=evaluator,
-        device=device,
+        reference=evaluator.reference,
+        device=fingerprint(device),
+        versions=package_versions(),
         notes=(*notes, *_device_notes(device)),
     )
+    return preparation, evaluator
 
 
 def _device_notes(device: torch.device) -> tuple[str, ...]:

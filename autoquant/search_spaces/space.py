@@ -7,19 +7,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
-from autoquant.errors import BackendUnavailable
-from autoquant.search_spaces import backends as registry
-from autoquant.search_spaces.backends import Backend
-from autoquant.search_spaces.backends.base import require_precision
 from autoquant.search_spaces.exclusions import without_excluded
 from autoquant.search_spaces.fuse import can_fuse
 from autoquant.search_spaces.linears import plain_linears
 from autoquant.search_spaces.scheme import NONE, Scheme
 from autoquant.search_spaces.sensitivity import generic, sensitive_tiers
+from autoquant.search_spaces.usable import forbidden, usable_schemes
 
 if TYPE_CHECKING:
     from torch import nn
@@ -80,6 +77,9 @@ def open_space(
     modules: Mapping[str, nn.Module],
     device_type: str,
     backends: Sequence[str] | None = None,
+    *,
+    capability: tuple[int, int] | None = None,
+    compute_dtype: str = "bfloat16",
 ) -> SearchSpace:
     """Find out what may be tried for each of ``modules``.
 
@@ -89,11 +89,14 @@ def open_space(
         device_type: Where the pipeline will run, like ``cuda`` or ``cpu``.
         backends: Backends to search (``torchao``), or single schemes (``bitsandbytes:fp4``); None
             searches all that are usable.
+        capability: CUDA compute capability of the device, if it has one.
+        compute_dtype: What the pipeline will compute in.
 
     Raises:
         BackendUnavailable: A backend or scheme asked for is unknown or cannot run here.
     """
-    usable, unusable = usable_schemes(device_type, backends)
+    conditions: dict[str, Any] = {"capability": capability, "compute_dtype": compute_dtype}
+    usable, unusable = usable_schemes(device_type, backends, **conditions)
     components: dict[str, ComponentSpace] = {}
     struck: list[Struck] = []
     for name, module in modules.items():
@@ -108,10 +111,11 @@ def open_space(
         layers: dict[str, tuple[str, ...]] = {}
         for scheme, owner in usable.items():
             found = owner.quantizable_layers(module, Scheme.parse(scheme).precision)
-            if found:
+            reason = forbidden(scheme, device_type, component=_full_name(module), **conditions)
+            if found and reason is None:
                 layers[scheme] = found
             else:
-                reason = f"no layer of this {type(module).__name__} has a shape that fits"
+                reason = reason or f"no layer of this {type(module).__name__} has a shape that fits"
                 struck.append(Struck(component=name, scheme=scheme, reason=reason))
         exclusions, same_as = _distinct(_exclusions(pipeline_class_name, module), layers)
         components[name] = ComponentSpace(
@@ -123,42 +127,8 @@ def open_space(
     return SearchSpace(components=components, struck=tuple(struck))
 
 
-def usable_schemes(
-    device_type: str, asked: Sequence[str] | None
-) -> tuple[dict[str, Backend], dict[str, str]]:
-    """The usable schemes with their backends, and the unusable ones with the reasons.
-
-    Raises:
-        BackendUnavailable: A backend or scheme asked for is unknown or cannot run here.
-    """
-    usable: dict[str, Backend] = {}
-    unusable: dict[str, str] = {}
-    for word in registry.backends() if asked is None else asked:
-        owner, precisions = _precisions(word)
-        reasons = {precision: owner.unavailable(precision, device_type) for precision in precisions}
-        if asked is not None and all(reasons.values()):
-            raise BackendUnavailable(
-                f"{word!r} was asked for but cannot be used here: {next(iter(reasons.values()))}."
-            )
-        for precision, reason in reasons.items():
-            if reason is None:
-                usable[f"{owner.name}:{precision}"] = owner
-            else:
-                unusable[f"{owner.name}:{precision}"] = reason
-    return usable, unusable
-
-
-def _precisions(word: str) -> tuple[Backend, list[str]]:
-    """The backend and the precisions that ``torchao`` or ``torchao:int8wo`` asks for."""
-    if ":" in word:
-        scheme = Scheme.parse(word)
-        owner = registry.backend(scheme.backend)
-        owner.recipe(scheme.precision)  # a backend knows best why it lacks a precision
-        require_precision(owner.name, owner.precisions, scheme.precision)
-        return owner, [scheme.precision]
-    owner = registry.backend(word)
-    off = generic().off_by_default
-    return owner, [name for name in owner.precisions if f"{owner.name}:{name}" not in off]
+def _full_name(module: nn.Module) -> str:
+    return f"{type(module).__module__.partition('.')[0]}.{type(module).__name__}"
 
 
 def _not_searched(module: nn.Module) -> str | None:
