@@ -182,33 +182,14 @@ class Plan(_Part):
 
         return load_planned(self, source, device, trust_remote_code=trust_remote_code)
 
-    def emit(
-        self,
-        target: str,
-        directory: str | Path,
-        *,
-        source: str | None = None,
-        force: bool = False,
-        overwrite: bool = False,
-    ) -> Emitted:
+    def emit(self, target: str, directory: str | Path, **options: Any) -> Emitted:
         """Write the plan as the files of another tool; ``autoquant emit --list`` names them.
 
-        Args:
-            target: Which tool.
-            directory: Where the files go.
-            source: Directory or hub id of the pipeline, if it has moved.
-            force: Whether to go on although other versions are installed than were measured.
-            overwrite: Whether to replace what ``directory`` holds.
-
-        Raises:
-            InputError: The target is unknown or cannot express the plan, the directory holds
-                files, versions differ, or the pipeline cannot be found.
+        ``planner.emit.emission.emit_plan`` documents the options and what is raised.
         """
         from autoquant.planner.emit.emission import emit_plan
 
-        return emit_plan(
-            self, target, Path(directory), source=source, force=force, overwrite=overwrite
-        )
+        return emit_plan(self, target, Path(directory), **options)
 
     def save(self, path: str | Path) -> Path:
         """Write the plan as JSON, whole or not at all."""

@@ -75,10 +75,9 @@ DIFFUSERS_TORCHAO = ExclusionRule(
     spell=lambda path: f"{path}.weight",
     matches=lambda entry, path: _is_inside(entry, f"{path}.weight"),
 )
-# diffusers 0.42 quantizers/bitsandbytes/utils.py, _replace_with_bnb_linear: module paths.
-DIFFUSERS_BITSANDBYTES_8BIT = ExclusionRule(spell=str, matches=_is_inside)
-# … and for 4 bit, a module's own name too: `proj_out` stands for every proj_out.
-DIFFUSERS_BITSANDBYTES_4BIT = ExclusionRule(
+# diffusers 0.42 quantizers/bitsandbytes/utils.py, _replace_with_bnb_linear: module paths, and a
+# module's own name too: `proj_out` stands for every proj_out.
+DIFFUSERS_BITSANDBYTES = ExclusionRule(
     spell=str, matches=lambda entry, path: _is_inside(entry, path) or _leaf(path) == entry
 )
 # diffusers 0.42 quantizers/quanto/utils.py, _replace_layers: a module's own name alone.

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from autoquant.planner.emit.exclusion_rules import (
-    DIFFUSERS_BITSANDBYTES_4BIT,
-    DIFFUSERS_BITSANDBYTES_8BIT,
+    DIFFUSERS_BITSANDBYTES,
     DIFFUSERS_QUANTO,
     DIFFUSERS_TORCHAO,
     TRANSFORMERS_MODULES,
@@ -150,10 +149,8 @@ def load_time_config(
 def _bitsandbytes(
     component: ComponentLayout, precision: str, compute_dtype: str
 ) -> LoadTimeConfig | None:
-    rule = TRANSFORMERS_MODULES
-    if component.library == "diffusers":
-        is_8_bit = precision == "int8"
-        rule = DIFFUSERS_BITSANDBYTES_8BIT if is_8_bit else DIFFUSERS_BITSANDBYTES_4BIT
+    is_diffusers = component.library == "diffusers"
+    rule = DIFFUSERS_BITSANDBYTES if is_diffusers else TRANSFORMERS_MODULES
     settings: dict[str, Any]
     if precision == "int8":
         settings = {"load_in_8bit": True, "llm_int8_threshold": 6.0}
