@@ -9,13 +9,15 @@ import typer
 from typer.exceptions import TyperException
 
 from autoquant import __version__
+from autoquant.commands.doctor import doctor
 from autoquant.commands.emit import emit
 from autoquant.commands.estimate import estimate
 from autoquant.commands.exit_status import ExitStatus
+from autoquant.commands.quantize import quantize
 from autoquant.commands.report import report
 from autoquant.commands.run import run
 from autoquant.commands.suggest import suggest
-from autoquant.errors import InfeasibleBudget, InputError, SearchInterrupted
+from autoquant.errors import InfeasibleBudget, InputError, SearchInterrupted, WorkerFailed
 
 app = typer.Typer(
     name="autoquant",
@@ -51,8 +53,10 @@ def _options(
 app.command()(suggest)
 app.command()(estimate)
 app.command()(emit)
+app.command()(quantize)
 app.command()(run)
 app.command()(report)
+app.command()(doctor)
 
 
 def main() -> NoReturn:
@@ -72,6 +76,8 @@ def _status(arguments: list[str]) -> int:
         return _fail(str(error), ExitStatus.INFEASIBLE)
     except SearchInterrupted as error:
         return _fail(f"{error} Nothing was written.", ExitStatus.INTERRUPTED)
+    except WorkerFailed as error:
+        return _fail(str(error), ExitStatus.FAULT)
     if status == _SIGINT_STATUS:
         return _fail("Interrupted. Nothing was written.", ExitStatus.INTERRUPTED)
     return status if isinstance(status, int) else ExitStatus.DONE

@@ -8,6 +8,7 @@ AutoquantError
 │   └── PlanFormatError       a plan.json that cannot be trusted
 ├── InfeasibleBudget      nothing measured fits the budget                           (exit 3)
 ├── SearchInterrupted     Ctrl-C came before anything fitted the budget              (exit 4)
+├── WorkerFailed          the process that measures died or hung                     (exit 1)
 └── CandidateFailed       one candidate could not be measured: a recorded failure
     ├── QuantizationMismatch  what was quantized is not what was asked for
     └── DegenerateImage       an image is not finite, constant or black
@@ -46,6 +47,10 @@ class InfeasibleBudget(AutoquantError):
 
 class SearchInterrupted(AutoquantError):
     """The search was interrupted before any candidate fitted the budget."""
+
+
+class WorkerFailed(AutoquantError):
+    """The process that measures died, or did not answer in time."""
 
 
 class CandidateFailed(AutoquantError):

@@ -13,11 +13,13 @@ from autoquant.metrics.fidelity import AUTO
 from autoquant.metrics.metric import DEFAULT_CLIP_MODEL
 from autoquant.planner.budget import Budget
 from autoquant.planner.delivery import Planned, deliver
+from autoquant.planner.evaluator import AnsweringEvaluator, Recorder
 from autoquant.planner.output import OutputDirectory
 from autoquant.planner.parameters import unquantized
 from autoquant.planner.plan import Plan
-from autoquant.planner.preparation import Request, prepare
+from autoquant.planner.process_evaluator import ProcessEvaluator
 from autoquant.planner.progress import OnProgress, Progress, silent
+from autoquant.planner.request import Preparation, Request
 from autoquant.planner.search import SearchSettings, search
 from autoquant.planner.selection import choose
 from autoquant.planner.verdict import make_plan
@@ -51,7 +53,8 @@ def autoquant(
     """Find the settings under which ``pipeline`` keeps a budget with the least loss of fidelity.
 
     Args:
-        pipeline: A diffusers pipeline in memory, a local directory, a hub id, or ``"demo"``.
+        pipeline: A local directory, a hub id or ``"demo"``, measured in a process of its own; or a
+            diffusers pipeline in memory, measured in this one and given back as it came.
         vram_gb: Peak memory of a call, weights included, in GiB.
         latency_s: Median wall seconds of a call.
         workload: Prompts, sizes and steps; what is left out comes from the pipeline.
@@ -82,12 +85,12 @@ def autoquant(
     budget = Budget.of(vram_gb, latency_s, load_peak_gb, max_loss)
     settings = SearchSettings(trials=trials, time_limit_s=time_limit_s, seed=seed)
     request = Request(
-        pipeline=pipeline,
+        pipeline=str(pipeline) if isinstance(pipeline, Path) else pipeline,
         workload=workload or WorkloadRequest(),
         metric=metric,
         clip_model=clip_model,
         download=download,
-        backends=backends,
+        backends=None if backends is None else tuple(backends),
         device=device,
         compute_dtype=compute_dtype,
         revision=revision,
@@ -117,14 +120,14 @@ def plan_pipeline(
 
     The images of each candidate are written below ``image_root``.
     """
-    on_progress(Progress("reference"))
-    try:
-        prepared = prepare(request, image_root)
-    except KeyboardInterrupt:
-        raise SearchInterrupted("Interrupted before the reference was measured.") from None
-    result = search(
-        prepared.evaluator, prepared.space, budget, settings, prepared.runtime, on_progress
-    )
+    with ExitStack() as stack:
+        on_progress(Progress("reference"))
+        try:
+            prepared, evaluator = _open(request, image_root, stack)
+        except KeyboardInterrupt:
+            raise SearchInterrupted("Interrupted before the reference was measured.") from None
+        recorder = Recorder(evaluator)
+        result = search(recorder, prepared.space, budget, settings, prepared.runtime, on_progress)
     try:
         selection = choose(result.trials, budget)
     except InfeasibleBudget as error:
@@ -134,10 +137,22 @@ def plan_pipeline(
             ) from None
         raise
     on_progress(Progress("done", len(result.trials), len(result.trials), best=selection.chosen))
-    evaluator, chosen = prepared.evaluator, selection.chosen.candidate
+    chosen = selection.chosen.candidate
     return Planned(
         plan=make_plan(prepared, budget, settings, result, selection),
-        reference_images=evaluator.image_directory(unquantized(prepared.space, prepared.runtime)),
-        images=evaluator.image_directory(chosen),
-        components=evaluator.components[chosen.key],
+        reference_images=image_root / unquantized(prepared.space, prepared.runtime).digest,
+        images=image_root / chosen.digest,
+        components=recorder.answers[chosen.key].components,
     )
+
+
+def _open(
+    request: Request, image_root: Path, stack: ExitStack
+) -> tuple[Preparation, AnsweringEvaluator]:
+    """A worker measures what can be named; an object in memory is measured where it is."""
+    if isinstance(request.pipeline, str):
+        evaluator = stack.enter_context(ProcessEvaluator(request, image_root))
+        return evaluator.preparation, evaluator
+    from autoquant.planner.preparation import prepare
+
+    return prepare(request, image_root)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -35,6 +36,11 @@ class Candidate(BaseModel):
     def key(self) -> str:
         """A text that is equal for equal candidates."""
         return self.model_dump_json()
+
+    @property
+    def digest(self) -> str:
+        """A short name for files about this candidate."""
+        return sha256(self.key.encode()).hexdigest()[:16]
 
     @property
     def is_reference(self) -> bool:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autoquant.files import write_text
-from autoquant.planner.device_evaluator import ComponentFacts
 from autoquant.planner.emit.loader_script import SCRIPT_NAME, loader_script
+from autoquant.planner.measurement import ComponentFacts
 from autoquant.planner.plan import Plan
 from autoquant.planner.source import DEMO, IN_MEMORY, local_directory, without_home
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from autoquant.metrics.score import MetricScore
 from autoquant.planner.candidate import Candidate
 from autoquant.planner.drawing import Images, draw
 from autoquant.planner.loading import ComponentLoader
-from autoquant.planner.measurement import GIB, Measured
+from autoquant.planner.measurement import GIB, Answer, ComponentFacts, Measured
 from autoquant.planner.workload import Workload
 from autoquant.search_spaces.quantize import apply_choice
 from autoquant.search_spaces.scheme import Choice
@@ -40,15 +39,6 @@ class BuiltPipeline:
     modules: Mapping[str, torch.nn.Module]
     quantized_layers: Mapping[str, tuple[str, ...]]
     load_peak_bytes: int
-
-
-@dataclass(frozen=True)
-class ComponentFacts:
-    """What a loader needs of one component: its class, and the Linear modules left as is."""
-
-    library: str
-    class_name: str
-    kept_layers: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -114,7 +104,6 @@ class DeviceEvaluator:
         reference: The measurement of the unquantized pipeline.
         reference_images: Its images, float32 of shape (N, H, W, 3) in [0, 1].
         noise_floor: For each metric, the loss of the reference drawn with another attention kernel.
-        components: What each measured candidate's components are, by ``Candidate.key``.
     """
 
     def __init__(
@@ -135,15 +124,14 @@ class DeviceEvaluator:
         self._deciding_metric = deciding_metric
         self._prompts: Sequence[str] = [sample.prompt for sample in workload.samples]
         self._image_root = image_root
-        self.components: dict[str, dict[str, ComponentFacts]] = {}
         drawn = draw_workload(reference, workload, device)
         check_images(drawn.images, self._prompts)
         self.reference_images = drawn.images
         self.noise_floor = self._measure_noise_floor(reference)
-        self.reference = self._measured(unquantized, reference, drawn)
+        self.reference = self._answer(unquantized, reference, drawn)
         self._unquantized = unquantized
 
-    def measure(self, candidate: Candidate) -> Measured:
+    def answer(self, candidate: Candidate) -> Answer:
         """Measure one candidate; the unquantized one was measured as the reference.
 
         Raises:
@@ -162,11 +150,7 @@ class DeviceEvaluator:
             # reason goes into the study, where the table shows it.
             raise CandidateFailed(f"{type(error).__name__}: {_first_line(error)}") from error
         check_images(drawn.images, self._prompts, self.reference_images)
-        return self._measured(candidate, built, drawn)
-
-    def image_directory(self, candidate: Candidate) -> Path:
-        """Where the images of a measured candidate are, as PNG."""
-        return self._image_root / sha256(candidate.key.encode()).hexdigest()[:16]
+        return self._answer(candidate, built, drawn)
 
     def _measure_noise_floor(self, built: BuiltPipeline) -> dict[str, float]:
         with sdpa_kernel(SDPBackend.MATH):
@@ -182,14 +166,17 @@ class DeviceEvaluator:
             for name, metric in self._metrics.items()
         }
 
-    def _measured(self, candidate: Candidate, built: BuiltPipeline, drawn: Drawn) -> Measured:
-        scores = self._score(drawn.images)
-        floor = self.noise_floor[self._deciding_metric]
-        save_png(drawn.images, self.image_directory(candidate))
-        self.components[candidate.key] = {
+    def _answer(self, candidate: Candidate, built: BuiltPipeline, drawn: Drawn) -> Answer:
+        save_png(drawn.images, self._image_root / candidate.digest)
+        components = {
             name: _facts(module, built.quantized_layers.get(name, ()))
             for name, module in built.modules.items()
         }
+        return Answer(measured=self._measured(built, drawn), components=components)
+
+    def _measured(self, built: BuiltPipeline, drawn: Drawn) -> Measured:
+        scores = self._score(drawn.images)
+        floor = self.noise_floor[self._deciding_metric]
         return Measured(
             weights_gb=held_bytes(*built.modules.values()) / GIB,
             component_gb={name: held_bytes(m) / GIB for name, m in built.modules.items()},

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from autoquant.errors import CandidateFailed
 from autoquant.planner.candidate import Candidate
-from autoquant.planner.measurement import Measured
+from autoquant.planner.measurement import Answer, Measured
 
 
 class Evaluator(Protocol):
@@ -19,6 +19,33 @@ class Evaluator(Protocol):
         Raises:
             CandidateFailed: It could not be measured; the message is the reason.
         """
+
+
+class AnsweringEvaluator(Protocol):
+    """Measures candidates, and tells what their components are made of."""
+
+    def answer(self, candidate: Candidate) -> Answer:
+        """Measure one candidate.
+
+        Raises:
+            CandidateFailed: It could not be measured; the message is the reason.
+        """
+
+
+class Recorder:
+    """Asks another evaluator and keeps its answers.
+
+    Attributes:
+        answers: Every answer, by ``Candidate.key``.
+    """
+
+    def __init__(self, evaluator: AnsweringEvaluator) -> None:
+        self._evaluator = evaluator
+        self.answers: dict[str, Answer] = {}
+
+    def measure(self, candidate: Candidate) -> Measured:
+        self.answers[candidate.key] = self._evaluator.answer(candidate)
+        return self.answers[candidate.key].measured
 
 
 class RecordedEvaluator:

@@ -49,6 +49,25 @@ class Measured(BaseModel):
     quantized_layers: dict[str, int] = {}
 
 
+class ComponentFacts(BaseModel):
+    """What a loader needs of one component: its class, and the Linear modules left as is."""
+
+    model_config = ConfigDict(frozen=True)
+
+    library: str
+    class_name: str
+    kept_layers: tuple[str, ...]
+
+
+class Answer(BaseModel):
+    """A measurement, and what its components are made of."""
+
+    model_config = ConfigDict(frozen=True)
+
+    measured: Measured
+    components: dict[str, ComponentFacts]
+
+
 class Trial(BaseModel):
     """One candidate that the search tried: what was measured, or why it could not be."""
 

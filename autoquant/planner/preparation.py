@@ -9,7 +9,12 @@ import torch
 
 from autoquant import demo
 from autoquant.errors import InputError
-from autoquant.metrics.device import compute_capability, resolve_device
+from autoquant.metrics.device import (
+    compute_capability,
+    fingerprint,
+    package_versions,
+    resolve_device,
+)
 from autoquant.metrics.fidelity import AUTO, available_metrics, deciding_metric, require_can_decide
 from autoquant.planner.candidate import Candidate, Runtime
 from autoquant.planner.device_evaluator import DeviceEvaluator, build_pipeline
@@ -26,8 +31,8 @@ from autoquant.planner.source import (
     find_source,
     local_directory,
 )
-from autoquant.planner.workload import Workload, WorkloadRequest
-from autoquant.search_spaces.space import SearchSpace, open_space
+from autoquant.planner.workload import WorkloadRequest
+from autoquant.search_spaces.space import open_space
 from autoquant.search_spaces.usable import usable_schemes
 
 
@@ -66,7 +71,8 @@ def prepare(request: Request, image_root: Path) -> tuple[Preparation, DeviceEval
     evaluator = DeviceEvaluator(
         loader, built, unchanged, workload, device, metrics, decides, image_root
     )
-    notes = [f"{name} was not measured: {why}" for name, why in missing.items()]
+    home = str(Path.home())
+    notes = [f"{name} was not measured: {why.replace(home, '~')}" for name, why in missing.items()]
     preparation = Preparation(
         source=source,
         class_name=class_name,

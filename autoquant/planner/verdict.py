@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from autoquant import __version__
-from autoquant.metrics.device import fingerprint, package_versions
 from autoquant.planner.budget import Budget
 from autoquant.planner.measurement import Trial
 from autoquant.planner.plan import (
@@ -17,21 +16,21 @@ from autoquant.planner.plan import (
     ReferenceCost,
     SearchSummary,
 )
-from autoquant.planner.preparation import Prepared
 from autoquant.planner.reasons import reason
+from autoquant.planner.request import Preparation
 from autoquant.planner.search import SearchResult, SearchSettings
 from autoquant.planner.selection import RULE, Selection, is_feasible
 
 
 def make_plan(
-    prepared: Prepared,
+    prepared: Preparation,
     budget: Budget,
     settings: SearchSettings,
     result: SearchResult,
     selection: Selection,
 ) -> Plan:
     """The plan for the chosen trial, with its evidence."""
-    chosen, reference = selection.chosen, prepared.evaluator.reference
+    chosen, reference = selection.chosen, prepared.reference.measured
     assert chosen.measured is not None
     return Plan(
         created=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
@@ -60,13 +59,13 @@ def make_plan(
         ),
         pareto=tuple(_pareto_point(trial, chosen, budget) for trial in selection.pareto),
         search=_summary(prepared, settings, result, selection),
-        device=fingerprint(prepared.device),
-        versions=package_versions(),
+        device=prepared.device,
+        versions=prepared.versions,
     )
 
 
 def _summary(
-    prepared: Prepared, settings: SearchSettings, result: SearchResult, selection: Selection
+    prepared: Preparation, settings: SearchSettings, result: SearchResult, selection: Selection
 ) -> SearchSummary:
     failed = [trial for trial in result.trials if trial.failure is not None]
     return SearchSummary(

@@ -1,0 +1,60 @@
+"""What the planner and its worker say to each other: plain data, one JSON object a line."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from autoquant.planner.candidate import Candidate
+from autoquant.planner.measurement import Answer
+from autoquant.planner.request import Preparation, Request
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Prepare(_Message):
+    """Open the pipeline and measure the reference; the reply is a ``Preparation``."""
+
+    order: Literal["prepare"] = "prepare"
+    request: Request
+    image_root: str
+
+
+class Measure(_Message):
+    """Measure one candidate; the reply is an ``Answer``."""
+
+    order: Literal["measure"] = "measure"
+    candidate: Candidate
+
+
+class Failed(_Message):
+    """The candidate could not be measured."""
+
+    reason: str
+
+
+class Refused(_Message):
+    """What was asked for is wrong: the name of an autoquant error, and its message."""
+
+    error: str
+    message: str
+
+
+Order = Prepare | Measure
+Reply = Preparation | Answer | Failed | Refused
+
+_ORDER: TypeAdapter[Order] = TypeAdapter(Annotated[Order, Field(discriminator="order")])
+_REPLY: TypeAdapter[Reply] = TypeAdapter(Reply)
+
+
+def read_order(line: str) -> Order:
+    """Read one line from the planner."""
+    return _ORDER.validate_json(line)
+
+
+def read_reply(line: str) -> Reply:
+    """Read one line from the worker."""
+    return _REPLY.validate_json(line)

@@ -1,0 +1,62 @@
+"""What is asked to be planned, and what is known before the search: plain data, no torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from autoquant.metrics.device import DeviceFingerprint
+from autoquant.metrics.fidelity import AUTO
+from autoquant.metrics.metric import DEFAULT_CLIP_MODEL
+from autoquant.planner.candidate import Runtime
+from autoquant.planner.measurement import Answer
+from autoquant.planner.source import PipelineSource
+from autoquant.planner.workload import Workload, WorkloadRequest
+from autoquant.search_spaces.space import SearchSpace
+
+
+class Request(BaseModel):
+    """What a user asks to be planned; ``autoquant()`` documents each field."""
+
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+
+    pipeline: Any
+    workload: WorkloadRequest = Field(default_factory=WorkloadRequest)
+    metric: str = AUTO
+    clip_model: str = DEFAULT_CLIP_MODEL
+    download: bool = True
+    backends: tuple[str, ...] | None = None
+    device: str | None = None
+    compute_dtype: str | None = None
+    revision: str | None = None
+    variant: str | None = None
+    trust_remote_code: bool = False
+
+
+class Preparation(BaseModel):
+    """A pipeline that is ready to be searched.
+
+    Attributes:
+        source: Where the pipeline comes from, as the plan names it.
+        class_name: Its diffusers class.
+        runtime: What holds for every candidate.
+        workload: What each candidate draws.
+        space: What may be tried.
+        reference: The measurement of the unquantized pipeline.
+        device: Where.
+        versions: Of the libraries that matter.
+        notes: What a reader of the plan should know.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    source: PipelineSource
+    class_name: str
+    runtime: Runtime
+    workload: Workload
+    space: SearchSpace
+    reference: Answer
+    device: DeviceFingerprint
+    versions: dict[str, str]
+    notes: tuple[str, ...]
