@@ -74,7 +74,7 @@ def main() -> None:
     """Try the scheme and device of the command line."""
     try:
         probed = probe(*sys.argv[1:3])
-    except Exception as error:  # noqa: BLE001: whatever a library raises is the finding
+    except Exception as error:  # noqa: BLE001 - whatever a library raises is the finding
         words = " ".join(str(error).split()) or "no message"
         probed = Probed(failure=f"{type(error).__name__}: {words}")
     print(f"\n{probed.model_dump_json()}")

@@ -59,7 +59,13 @@ class Backend(Protocol):
         """The function and arguments that quantize to ``precision``."""
 
 
-def not_installed(distribution: str, minimum: str, extra: str) -> str | None:
+class NotInstalled(str):
+    """A reason that an installation removes; it ends with the command that does."""
+
+    __slots__ = ()
+
+
+def not_installed(distribution: str, minimum: str, extra: str) -> NotInstalled | None:
     """Say why ``distribution`` cannot be used, without importing it; None if it can.
 
     Args:
@@ -71,9 +77,9 @@ def not_installed(distribution: str, minimum: str, extra: str) -> str | None:
     try:
         version = importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
-        return f"{distribution} is not installed: {fix}"
+        return NotInstalled(f"{distribution} is not installed: {fix}")
     if _release(version) < _release(minimum):
-        return f"{distribution} {version} is older than {minimum}: {fix}"
+        return NotInstalled(f"{distribution} {version} is older than {minimum}: {fix}")
     return None
 
 
