@@ -1,0 +1,1 @@
+"""A checkpoint of the planned pipeline that plain diffusers reloads."""

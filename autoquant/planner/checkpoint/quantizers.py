@@ -1,0 +1,97 @@
+"""Tell a component that was quantized in memory how it is to be saved and loaded again.
+
+Without this, save_pretrained() writes quantized weights and no word about them, and loading gives
+an error at best and noise at worst.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from autoquant.errors import BackendUnavailable
+from autoquant.planner.emit.layout import ComponentLayout
+from autoquant.planner.emit.load_time import LoadTimeConfig, load_time_config
+from autoquant.search_spaces.scheme import Choice, Scheme
+
+_USE_INSTEAD = "Use the loader script instead: autoquant emit PLAN --to diffusers."
+
+# Backends whose weights one of the two libraries refuses to save, or saves without a word.
+_UNSAVEABLE = {
+    (
+        "layerwise",
+        "diffusers",
+    ): "diffusers saves layerwise casting as float8 without saying so, and "
+    "loads it without casting",
+    ("layerwise", "transformers"): "transformers cannot load layerwise casting",
+    ("gguf", "diffusers"): "diffusers cannot save GGUF weights",
+    ("gguf", "transformers"): "transformers cannot save GGUF weights",
+    ("quanto", "transformers"): "transformers cannot save quanto weights",
+}
+
+
+def saveable(
+    components: Mapping[str, tuple[ComponentLayout, Choice]], compute_dtype: str, device_type: str
+) -> dict[str, LoadTimeConfig]:
+    """The config under which each changed component is saved.
+
+    Raises:
+        BackendUnavailable: A component cannot be saved so that it loads again as it is; names each
+            of them, the reason, and what to use instead.
+    """
+    configs: dict[str, LoadTimeConfig] = {}
+    reasons = []
+    for name, (component, choice) in components.items():
+        config = _config(component, choice, compute_dtype, device_type)
+        if isinstance(config, str):
+            reasons.append(f"{name} ({choice.scheme}): {config}")
+        else:
+            configs[name] = config
+    if reasons:
+        raise BackendUnavailable(
+            f"This plan cannot be saved as a checkpoint: {'; '.join(reasons)}. {_USE_INSTEAD}"
+        )
+    return configs
+
+
+def attach_quantizer(module: torch.nn.Module, config: LoadTimeConfig) -> None:
+    """Give ``module`` the config and quantizer that a load-time quantized model would have."""
+    live = config.build()
+    model: Any = module
+    if config.library == "diffusers":
+        from diffusers.quantizers.auto import DiffusersAutoQuantizer
+
+        model.hf_quantizer = DiffusersAutoQuantizer.from_config(live, pre_quantized=False)
+        model.register_to_config(quantization_config=live)
+    else:
+        from transformers.quantizers.auto import AutoHfQuantizer
+
+        model.hf_quantizer = AutoHfQuantizer.from_config(live, pre_quantized=False)
+        model.config.quantization_config = live
+    if config.quant_type is not None:
+        # torchao's quantizer learns here whether it is offloaded, and asks for it when it saves.
+        model.hf_quantizer.validate_environment()
+    model.is_quantized = True
+    model.quantization_method = live.quant_method
+
+
+def _config(
+    component: ComponentLayout, choice: Choice, compute_dtype: str, device_type: str
+) -> LoadTimeConfig | str:
+    backend = Scheme.parse(choice.scheme).backend
+    unsaveable = _UNSAVEABLE.get((backend, component.library))
+    if unsaveable is not None:
+        return unsaveable
+    if choice.fuse_qkv:
+        return "fused projections are not saved: loading builds the model unfused"
+    if backend == "bitsandbytes" and component.library == "diffusers" and device_type == "cpu":
+        return "diffusers loads bitsandbytes on a GPU only, so the checkpoint cannot be proved here"
+    config = load_time_config(component, choice, compute_dtype)
+    if not isinstance(config, str) and config.also_kept:
+        return (
+            f"the loader cannot tell {config.also_kept[0]}, which is quantized, from the layers "
+            "that the plan keeps"
+        )
+    return config
