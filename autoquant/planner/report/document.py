@@ -10,6 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from autoquant.errors import InputError
 from autoquant.files import write_text
 from autoquant.planner.candidate import Candidate
 from autoquant.planner.quantities import gigabytes, seconds
@@ -41,8 +42,11 @@ def write_report(directory: Path, out: Path | None = None) -> Path:
     Raises:
         InputError: The directory or its plan cannot be read, or the file cannot be written.
     """
+    path = out or directory / REPORT_NAME
+    if path.exists() and path.suffix.lower() not in {".html", ".htm"}:
+        raise InputError(f"The output {path} is there and is no HTML file; choose another name.")
     evidence = read_evidence(directory)
-    return write_text(out or directory / REPORT_NAME, render(evidence, make_gallery(evidence)))
+    return write_text(path, render(evidence, make_gallery(evidence)))
 
 
 def render(evidence: Evidence, gallery: Gallery) -> str:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from autoquant.errors import InputError
+from autoquant.errors import InputError, PlanFormatError
 from autoquant.metrics.images import Images, load_png
 from autoquant.planner.plan import Plan
 
 PLAN_NAME = "plan.json"
 SCRIPT_NAME = "load_pipeline.py"
+_LARGEST = 1e9
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,7 @@ def read_evidence(directory: Path) -> Evidence:
             f"{directory} holds no {PLAN_NAME}; pass a directory that 'autoquant suggest' wrote."
         )
     plan = Plan.load_json(plan_path)
+    _require_figures(plan, plan_path)
     every = _pairs(plan, directory / "images")
     files = [path for pair in every for path in (pair.reference, pair.planned)]
     absent = {path for path in files if not path.is_file()}
@@ -86,6 +91,27 @@ def read_evidence(directory: Path) -> Evidence:
         absent=tuple(str(path.relative_to(directory)) for path in files if path in absent),
         script=_script(directory / SCRIPT_NAME),
     )
+
+
+def _require_figures(plan: Plan, path: Path) -> None:
+    """A plan that was edited can hold numbers that no plot can show."""
+    # Scores may be negative, and are checked to be finite when they are read.
+    parts = [plan.reference, plan.measured, *(point.measured for point in plan.pareto)]
+    for part in parts:
+        for name, value in _numbers(part.model_dump(exclude={"fidelity"})):
+            if not (math.isfinite(value) and 0 <= value < _LARGEST):
+                raise PlanFormatError(
+                    f"{path}: {name} is {value:g}, which nothing can have measured; run "
+                    "'autoquant suggest' again."
+                )
+
+
+def _numbers(entries: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    for name, value in entries.items():
+        if isinstance(value, dict):
+            yield from ((f"{name}.{inner}", number) for inner, number in _numbers(value))
+        elif isinstance(value, int | float):
+            yield name, value
 
 
 def _pairs(plan: Plan, images: Path) -> list[ImagePair]:

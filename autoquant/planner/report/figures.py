@@ -30,7 +30,7 @@ class Figure:
     Attributes:
         name: What was measured.
         value: With unit.
-        spread: How far it varies, or nothing.
+        notes: How far it varies, and what was taken off.
         reference: The same of the unquantized pipeline, or nothing.
         change: In words, or nothing.
         limit: The budget, or nothing.
@@ -39,7 +39,7 @@ class Figure:
 
     name: str
     value: str
-    spread: str = ""
+    notes: tuple[str, ...] = ()
     reference: str = ""
     change: str = ""
     limit: str = ""
@@ -139,12 +139,11 @@ def _latency(plan: Plan) -> Figure:
     latency, reference = plan.measured.latency_s, plan.reference.latency_s
     limit = plan.budget.latency_s
     ends = f"{seconds(latency.low)} to {seconds(latency.high)}"
+    spread = f"{ends}, the middle half of {latency.runs} calls"
     return Figure(
         name="Time of a call",
         value=seconds(latency.median),
-        spread=f"{ends}, the middle half of {latency.runs} calls"
-        if latency.runs > 1
-        else "timed once",
+        notes=(spread if latency.runs > 1 else "timed once",),
         reference=seconds(reference),
         change=change(latency.median, reference),
         limit="" if limit is None else seconds(limit),
@@ -154,11 +153,14 @@ def _latency(plan: Plan) -> Figure:
 
 def _loss(measured: Measured, limit: float | None) -> Figure:
     interval = loss_interval(measured)
+    notes = [f"noise floor {measured.noise_floor:.2g}, taken off"]
+    if interval is not None:
+        notes.insert(0, f"{interval[0]:.2g} to {interval[1]:.2g}, 95% interval")
     return Figure(
         name=f"Loss ({measured.metric})",
         value=f"{measured.loss:.3g}",
-        spread="" if interval is None else f"{interval[0]:.2g} to {interval[1]:.2g}, 95% interval",
-        limit="" if limit is None else f"{limit:.4g}",
+        notes=tuple(notes),
+        limit="" if limit is None else f"{limit:.3g}",
         gauge=None if limit is None else _gauge(measured.loss, None, limit),
     )
 
