@@ -33,8 +33,20 @@ def estimate(
     dtype: Annotated[
         str, typer.Option(help="Compute dtype: bfloat16, float16 or float32.")
     ] = "bfloat16",
+    base: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL", help="For one file: the pipeline that brings the other components."
+        ),
+    ] = None,
     revision: Annotated[str | None, typer.Option(help="Hub revision.")] = None,
     variant: Annotated[str | None, typer.Option(help="Weight variant, like fp16.")] = None,
+    trace: Annotated[
+        bool,
+        typer.Option(
+            "--trace", help="Run each component without weights and count every allocation."
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the estimate as JSON.")] = False,
 ) -> None:
     """Predict what fits, before anything is loaded: weights and peaks by stage, no latency."""
@@ -45,9 +57,14 @@ def estimate(
     from autoquant.planner.footprint.request import request_for
 
     budget = Budget.of(vram_gb=vram).model_copy(update={"ram_gb": Budget.of(ram).vram_gb})
-    shapes = read_model(model, revision, variant)
+    shapes = read_model(model, revision, variant, base)
     request = request_for(shapes, height, width, batch, dtype)
-    result = estimate_options(shapes, request, budget, scheme)
+    traced = None
+    if trace:
+        from autoquant.planner.footprint.trace_calls import traced_tapes
+
+        traced = traced_tapes(shapes, request)
+    result = estimate_options(shapes, request, budget, scheme, traced)
     command = shlex.join(["autoquant", "suggest", model, "--vram", f"{vram:g}"])
     if as_json:
         typer.echo(json.dumps(as_data(result, command), indent=1))

@@ -62,13 +62,18 @@ def decoder_tape(model: ModelShapes, request: Request, *, workspaces: bool = Tru
     tape = Tape(itemsize, workspaces=workspaces)
     if vae is None:
         return tape
-    if re.fullmatch(r"AutoencoderKL(Flux2)?", vae.class_name):
+    if is_followed(vae):
         decode(tape, vae.config, request.batch, request.height, request.width)
         return tape
     count, channels = _decoder_alive(vae)
     return _played(
         [Alive(count, request.batch * request.height * request.width * channels)], itemsize
     )
+
+
+def is_followed(vae: ComponentShapes) -> bool:
+    """Whether decoding with this class is known step by step."""
+    return re.fullmatch(r"AutoencoderKL(Flux2)?", vae.class_name) is not None
 
 
 def encoder_tapes(model: ModelShapes, request: Request) -> dict[str, Tape]:

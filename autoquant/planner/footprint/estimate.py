@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +14,8 @@ from autoquant.planner.footprint.prediction import Memory, Prediction, Predictor
 from autoquant.planner.footprint.request import Request
 from autoquant.planner.footprint.shapes import COMPUTE_BYTES, ComponentShapes, ModelShapes
 from autoquant.planner.footprint.storage_formats import storage_format
-from autoquant.planner.footprint.weights import quantized_bytes
+from autoquant.planner.footprint.tape import Tape
+from autoquant.planner.footprint.weights import JOINT, quantized_parts
 from autoquant.planner.measurement import GIB
 from autoquant.search_spaces.scheme import Choice
 
@@ -55,7 +56,11 @@ class Estimate:
 
 
 def estimate(
-    model: ModelShapes, request: Request, budget: Budget, asked: Sequence[str] | None = None
+    model: ModelShapes,
+    request: Request,
+    budget: Budget,
+    asked: Sequence[str] | None = None,
+    traced: Mapping[str, list[Tape]] | None = None,
 ) -> Estimate:
     """Predict every option and rank them.
 
@@ -67,12 +72,13 @@ def estimate(
         request: The pipeline call.
         budget: ``vram_gb`` and, if stated, ``ram_gb``.
         asked: Schemes to compare; None compares all that a search would try.
+        traced: What each stage allocates, if that was traced.
 
     Raises:
         InputError: A scheme asked for is none.
         BackendUnavailable: The storage of a scheme asked for is not known.
     """
-    predictor = Predictor(model, request)
+    predictor = Predictor(model, request, traced)
     rows = [
         _row(model, request, budget, predictor, choices)
         for choices in ladder(model, request, asked)
@@ -89,12 +95,16 @@ def _row(
     choices: dict[str, Choice],
 ) -> Row:
     """The least intrusive arrangement that fits, or the one that misses the budget least."""
-    tried = [Option(choices, arrangement) for arrangement in ARRANGEMENTS]
-    predicted = [(option, predictor.predict(option)) for option in tried]
-    option, prediction = next(
-        (pair for pair in predicted if excess_bytes(pair[1], budget) <= 0),
-        min(predicted, key=lambda pair: excess_bytes(pair[1], budget)),
-    )
+    nearest: tuple[Option, Prediction] | None = None
+    for arrangement in ARRANGEMENTS:
+        option = Option(choices, arrangement)
+        found = option, predictor.predict(option)
+        if nearest is None or excess_bytes(found[1], budget) < excess_bytes(nearest[1], budget):
+            nearest = found
+        if excess_bytes(found[1], budget) <= 0:
+            break
+    assert nearest is not None
+    option, prediction = nearest
     missed = excess_bytes(prediction, budget)
     verdict: Verdict = "does not fit"
     if missed <= 0:
@@ -141,11 +151,11 @@ def mean_bits(model: ModelShapes, choices: dict[str, Choice], request: Request) 
 
 def _bits_given_up(component: ComponentShapes, choice: Choice, request: Request) -> float:
     layers = eligible_layers(component)
-    quantized = quantized_bytes(component, choice, request.compute_dtype)
+    quantized = quantized_parts(component, choice, request.compute_dtype)
     if not quantized:
         return 0.0
     saved = 8 * COMPUTE_BYTES[request.compute_dtype] - storage_format(choice.scheme).bits
-    return saved * sum(layers[part].elements for path in quantized for part in path.split(" + "))
+    return saved * sum(layers[part].elements for path in quantized for part in path.split(JOINT))
 
 
 _ORDER = {"fits": 0, "fits with offload": 1, "does not fit": 2}

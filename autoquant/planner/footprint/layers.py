@@ -6,12 +6,16 @@ The light twin of search_spaces/linears.py, which looks at modules; tests hold t
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
 
 from autoquant.planner.footprint.shapes import FLOATS, ComponentShapes, TensorShape
 from autoquant.search_spaces.linears import SMALLEST_WEIGHT, SMALLEST_WIDTH
 
 _WEIGHT = ".weight"
+_REMEMBERED = 64  # components, several times what one pipeline has
 
 # Tables that are looked up, not multiplied with: nn.Embedding keeps a 2-D `weight` too.
 _LOOKED_UP = re.compile(
@@ -75,16 +79,19 @@ def linear_layers(component: ComponentShapes) -> dict[str, TensorShape]:
     }
 
 
-def eligible_layers(component: ComponentShapes) -> dict[str, TensorShape]:
+@lru_cache(maxsize=_REMEMBERED)
+def eligible_layers(component: ComponentShapes) -> Mapping[str, TensorShape]:
     """The Linear layers that any backend may try: floating, untied, big enough to gain."""
-    return {
-        path: tensor
-        for path, tensor in linear_layers(component).items()
-        if tensor.dtype in FLOATS
-        and tensor.shape[1] >= SMALLEST_WIDTH
-        and tensor.elements >= SMALLEST_WEIGHT
-        and not _is_tied_output(component, path)
-    }
+    return MappingProxyType(
+        {
+            path: tensor
+            for path, tensor in linear_layers(component).items()
+            if tensor.dtype in FLOATS
+            and tensor.shape[1] >= SMALLEST_WIDTH
+            and tensor.elements >= SMALLEST_WEIGHT
+            and not _is_tied_output(component, path)
+        }
+    )
 
 
 def is_looked_up(path: str) -> bool:

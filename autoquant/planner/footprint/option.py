@@ -11,7 +11,7 @@ from autoquant.planner.footprint.family import denoiser_of, encoders_of
 from autoquant.planner.footprint.request import Request
 from autoquant.planner.footprint.shapes import ModelShapes
 from autoquant.planner.footprint.storage_formats import KNOWN_SCHEMES, storage_format
-from autoquant.planner.footprint.weights import is_prequantized, quantized_bytes
+from autoquant.planner.footprint.weights import is_prequantized, quantized_parts
 from autoquant.search_spaces.backends import backends
 from autoquant.search_spaces.scheme import NONE, Choice
 from autoquant.search_spaces.sensitivity import generic
@@ -103,7 +103,7 @@ def ladder(
             name
             for name in (*main, *encoders)
             if not is_prequantized(model.components[name])
-            and quantized_bytes(model.components[name], choice, request.compute_dtype)
+            and quantized_parts(model.components[name], choice, request.compute_dtype)
         ]
         for names in dict.fromkeys((tuple(n for n in able if n in main), tuple(able))):
             if names:

@@ -5,16 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 
 from autoquant.planner.footprint.activations import decoder_tape, denoiser_tape, encoder_tapes
 from autoquant.planner.footprint.allocator import CachingAllocator, reserved_for
 from autoquant.planner.footprint.family import decoder_of, denoiser_of, encoders_of
+from autoquant.planner.footprint.layers import eligible_layers
 from autoquant.planner.footprint.option import Option
 from autoquant.planner.footprint.request import Request
 from autoquant.planner.footprint.shapes import ComponentShapes, ModelShapes
 from autoquant.planner.footprint.tape import Tape
 from autoquant.planner.footprint.tiling import tiled_decoder_tape
-from autoquant.planner.footprint.weights import component_bytes, held_tensor_bytes
+from autoquant.planner.footprint.weights import (
+    JOINT,
+    component_bytes,
+    held_parts,
+    quantized_parts,
+)
 from autoquant.search_spaces.scheme import Choice
 
 # What cuBLAS takes through the allocator at its first product and keeps: 32 MiB on Hopper, 8 MiB on
@@ -77,11 +84,23 @@ class Prediction:
 
 
 class Predictor:
-    """Predicts options of one pipeline for one request; what options share is computed once."""
+    """Predicts options of one pipeline for one request; what options share is computed once.
 
-    def __init__(self, model: ModelShapes, request: Request) -> None:
+    Args:
+        model: Its shapes.
+        request: The pipeline call.
+        traced: What each stage allocates, if that was traced; replaces the closed forms.
+    """
+
+    def __init__(
+        self,
+        model: ModelShapes,
+        request: Request,
+        traced: Mapping[str, list[Tape]] | None = None,
+    ) -> None:
         self._model = model
         self._request = request
+        self._traced = traced or {}
         self._held: dict[tuple[str, Choice], Memory] = {}
 
     def predict(self, option: Option) -> Prediction:
@@ -108,28 +127,52 @@ class Predictor:
         key = (component.name, choice)
         if key not in self._held:
             dtype = self._request.compute_dtype
-            sizes = held_tensor_bytes(component, choice, dtype)
+            sizes = chain.from_iterable(held_parts(component, choice, dtype).values())
             self._held[key] = Memory(component_bytes(component, choice, dtype), reserved_for(sizes))
         return self._held[key]
 
     def _stages(self, option: Option, held: Mapping[str, Memory]) -> dict[str, Memory]:
-        decoding = self._tiled if option.arrangement.vae_tiling else self._decoding
-        tapes = {ENCODING: self._encoding, DENOISING: [self._denoising], DECODING: [decoding]}
+        tiled = option.arrangement.vae_tiling
+        unpacked = self._unpacked(option)
         if option.arrangement.offload == "none":
-            return _one_after_another(tapes, _sum(held.values()))
+            resident = _sum(held.values())
+            return {
+                name: resident + beside + unpacked[name]
+                for name, beside in self._beside[tiled].items()
+            }
         return {
             stage: max(
                 (
-                    _one_after_another({stage: [tape]}, resident)[stage]
-                    for tape, resident in zip(
-                        parts, self._resident(stage, option, held), strict=True
+                    resident + beside + unpacked[stage]
+                    for beside, resident in zip(
+                        self._alone[tiled][stage], self._resident(stage, option, held), strict=True
                     )
                 ),
                 key=lambda memory: memory.reserved,
-                default=NOTHING,
             )
-            for stage, parts in tapes.items()
+            for stage in STAGES
         }
+
+    def _unpacked(self, option: Option) -> dict[str, Memory]:
+        """The one weight at a time that is written out in the compute dtype to be multiplied."""
+        parts = {
+            ENCODING: list(encoders_of(self._model).values()),
+            DENOISING: [part for part in [denoiser_of(self._model)] if part],
+            DECODING: [],
+        }
+        return {
+            stage: _rounded_up(
+                max((self._largest_quantized(part, option) for part in components), default=0)
+            )
+            for stage, components in parts.items()
+        }
+
+    def _largest_quantized(self, component: ComponentShapes, option: Option) -> int:
+        choice = option.choice(component.name)
+        layers = eligible_layers(component)
+        quantized = quantized_parts(component, choice, self._request.compute_dtype)
+        elements = (sum(layers[part].elements for part in path.split(JOINT)) for path in quantized)
+        return max(elements, default=0) * self._request.itemsize
 
     def _resident(self, stage: str, option: Option, held: Mapping[str, Memory]) -> list[Memory]:
         """What of the weights lies on the accelerator, for each tape of a stage."""
@@ -145,10 +188,10 @@ class Predictor:
         return [self._largest_tensors(name, option, ahead) for name in names] or [NOTHING]
 
     def _largest_tensors(self, name: str, option: Option, count: int) -> Memory:
-        sizes = held_tensor_bytes(
+        held = held_parts(
             self._model.components[name], option.choice(name), self._request.compute_dtype
         )
-        largest = sorted(sizes)[-count:]
+        largest = sorted(map(sum, held.values()))[-count:]
         return Memory(sum(largest), reserved_for(largest))
 
     def _load_ram(self, held: Mapping[str, Memory], offload: str) -> int:
@@ -164,39 +207,52 @@ class Predictor:
         return max(peak, waiting)
 
     @cached_property
-    def _encoding(self) -> list[Tape]:
-        return list(encoder_tapes(self._model, self._request).values()) or [_empty()]
+    def _tapes(self) -> dict[bool, dict[str, list[Tape]]]:
+        """What each stage allocates beside the weights, without and with VAE tiling."""
+        encoding = list(encoder_tapes(self._model, self._request).values())
+        plain = {
+            ENCODING: encoding or [Tape(self._request.itemsize)],
+            DENOISING: [denoiser_tape(self._model, self._request)],
+            DECODING: [decoder_tape(self._model, self._request)],
+            **self._traced,
+        }
+        tiled = [tiled_decoder_tape(self._model, self._request)]
+        return {False: plain, True: {**plain, DECODING: tiled}}
 
     @cached_property
-    def _denoising(self) -> Tape:
-        return denoiser_tape(self._model, self._request)
+    def _beside(self) -> dict[bool, dict[str, Memory]]:
+        """The same in bytes, stage after stage in one process."""
+        return {key: one_after_another(tapes) for key, tapes in self._tapes.items()}
 
     @cached_property
-    def _decoding(self) -> Tape:
-        return decoder_tape(self._model, self._request)
+    def _alone(self) -> dict[bool, dict[str, list[Memory]]]:
+        """The same for each part, the allocator's cache given back before it, as offload does."""
+        return {
+            key: {
+                stage: [one_after_another({stage: [tape]})[stage] for tape in parts]
+                for stage, parts in tapes.items()
+            }
+            for key, tapes in self._tapes.items()
+        }
 
-    @cached_property
-    def _tiled(self) -> Tape:
-        return tiled_decoder_tape(self._model, self._request)
 
-
-def _one_after_another(tapes: Mapping[str, Iterable[Tape]], resident: Memory) -> dict[str, Memory]:
-    """Run stages through one allocator, which keeps what earlier stages freed."""
+def one_after_another(stages: Mapping[str, Iterable[Tape]]) -> dict[str, Memory]:
+    """Run stages through one allocator, which keeps what earlier ones freed: peaks by stage."""
     allocator = CachingAllocator()
     allocator.keep(CUBLAS_WORKSPACE)
     peaks: dict[str, Memory] = {}
-    for stage, parts in tapes.items():
+    for stage, parts in stages.items():
         highest = 0
         for tape in parts:
             allocator.play(tape.events)
             highest = max(highest, tape.peak_bytes)
-        peaks[stage] = resident + Memory(highest + CUBLAS_WORKSPACE, allocator.reserved_bytes)
+        peaks[stage] = Memory(highest + CUBLAS_WORKSPACE, allocator.reserved_bytes)
     return peaks
+
+
+def _rounded_up(n_bytes: int) -> Memory:
+    return Memory(n_bytes, reserved_for([n_bytes]) if n_bytes else 0)
 
 
 def _sum(parts: Iterable[Memory]) -> Memory:
     return sum(parts, NOTHING)
-
-
-def _empty() -> Tape:
-    return Tape(itemsize=2)

@@ -64,9 +64,9 @@ class TensorShape:
         return prod(self.shape)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ComponentShapes:
-    """One component that holds weights.
+    """One component that holds weights; equal only to itself, so that results can be kept for it.
 
     Attributes:
         library: ``diffusers`` or ``transformers``.

@@ -71,29 +71,37 @@ class StorageFormat:
 
     Attributes:
         bits: Nominal payload in bits per weight, scales not counted.
-        weight_bytes: ``(rows, columns, compute bytes)`` to bytes.
+        parts: ``(rows, columns, compute bytes)`` to the bytes of each tensor: the payload, then
+            scales and zero points. An allocator rounds each of them.
         fits: ``(rows, columns)`` that the backend can store.
         spares_dtype_sensitive: Whether layers whose dtype their model reads stay as they are
             (search_spaces/linears.py, ``dtype_sensitive``).
     """
 
     bits: float
-    weight_bytes: Callable[[int, int, int], int]
+    parts: Callable[[int, int, int], tuple[int, ...]]
     fits: Callable[[int, int], bool] = lambda rows, columns: True
     spares_dtype_sensitive: bool = False
 
+    def weight_bytes(self, rows: int, columns: int, compute_bytes: int) -> int:
+        """Bytes of one weight with all that belongs to it."""
+        return sum(self.parts(rows, columns, compute_bytes))
 
-def _bitsandbytes_4bit(rows: int, columns: int, _: int) -> int:
+
+_Parts = Callable[[int, int, int], tuple[int, ...]]
+
+
+def _bitsandbytes_4bit(rows: int, columns: int, _: int) -> tuple[int, ...]:
     n = rows * columns
-    return -(-n // 2) + -(-n // _BNB_BLOCK) * _FLOAT32 + _BNB_CODE_BOOK
+    return -(-n // 2), -(-n // _BNB_BLOCK) * _FLOAT32, _BNB_CODE_BOOK
 
 
-def _row_scales(scale_bytes: int) -> Callable[[int, int, int], int]:
-    return lambda rows, columns, _: rows * (columns + scale_bytes)
+def _row_scales(*scale_bytes: int) -> _Parts:
+    return lambda rows, columns, _: (rows * columns, *(rows * one for one in scale_bytes))
 
 
-def _row_scales_in_compute_dtype(rows: int, columns: int, compute_bytes: int) -> int:
-    return rows * (columns + compute_bytes)
+def _row_scales_in_compute_dtype(rows: int, columns: int, compute_bytes: int) -> tuple[int, ...]:
+    return rows * columns, rows * compute_bytes
 
 
 def _quanto_group(columns: int) -> int:
@@ -102,27 +110,28 @@ def _quanto_group(columns: int) -> int:
     return next((group for group in _QUANTO_GROUPS if columns % group == 0), columns)
 
 
-def _quanto_packed(per_byte: int) -> Callable[[int, int, int], int]:
-    def weight_bytes(rows: int, columns: int, compute_bytes: int) -> int:
+def _quanto_packed(per_byte: int) -> _Parts:
+    def parts(rows: int, columns: int, compute_bytes: int) -> tuple[int, ...]:
         group = _quanto_group(columns)
         groups = rows * columns // group
-        return -(-groups // per_byte) * group + groups * 2 * compute_bytes
+        scales = groups * compute_bytes
+        return -(-groups // per_byte) * group, scales, scales
 
-    return weight_bytes
+    return parts
 
 
-def _tinygemm_int4(rows: int, columns: int, _: int) -> int:
+def _tinygemm_int4(rows: int, columns: int, _: int) -> tuple[int, ...]:
     padded_columns = -(-columns // _TINYGEMM_COLUMNS) * _TINYGEMM_COLUMNS
     padded_rows = -(-rows // _TINYGEMM_ROWS) * _TINYGEMM_ROWS
     scales = padded_columns // _TINYGEMM_GROUP * padded_rows * 4
-    return padded_columns * padded_rows // 2 + scales
+    return padded_columns * padded_rows // 2, scales
 
 
 def _gguf(precision: str) -> StorageFormat:
     numbers, block_bytes = GGUF_BLOCKS[precision]
     return StorageFormat(
         bits=block_bytes * 8 / numbers,
-        weight_bytes=lambda rows, columns, _: rows * columns // numbers * block_bytes,
+        parts=lambda rows, columns, _: (rows * columns // numbers * block_bytes,),
         fits=lambda _, columns: columns % numbers == 0,
         spares_dtype_sensitive=True,
     )
@@ -131,15 +140,15 @@ def _gguf(precision: str) -> StorageFormat:
 def _sdnq(bits: int, group: int, per_group: int, together: int = 1) -> StorageFormat:
     """``bits`` a weight, ``per_group`` float32 for each group (sdnq/quantizer.py)."""
 
-    def weight_bytes(rows: int, columns: int, _: int) -> int:
+    def parts(rows: int, columns: int, _: int) -> tuple[int, ...]:
         groups = columns // group
         if columns % group:  # then fewer and wider ones, the first number that divides the row
             groups = next((n for n in range(groups - 1, 1, -1) if columns % n == 0), 1)
-        return rows * columns * bits // 8 + rows * groups * per_group * _FLOAT32
+        return (rows * columns * bits // 8, *(rows * groups * _FLOAT32,) * per_group)
 
     return StorageFormat(
         bits,
-        weight_bytes,
+        parts,
         lambda rows, columns: rows * columns % together == 0,
         spares_dtype_sensitive=bits != 8,
     )
@@ -148,8 +157,8 @@ def _sdnq(bits: int, group: int, per_group: int, together: int = 1) -> StorageFo
 _BNB_4BIT = StorageFormat(
     4, _bitsandbytes_4bit, lambda _, columns: columns % 2 == 0, spares_dtype_sensitive=True
 )
-_PLAIN_FLOAT8 = StorageFormat(8, _row_scales(0), spares_dtype_sensitive=True)
-_TORCHAO_INT8 = StorageFormat(8, _row_scales(_FLOAT32 + 1))
+_PLAIN_FLOAT8 = StorageFormat(8, _row_scales(), spares_dtype_sensitive=True)
+_TORCHAO_INT8 = StorageFormat(8, _row_scales(_FLOAT32, 1))
 _TORCHAO_FLOAT8 = StorageFormat(8, _row_scales(_FLOAT32))
 
 

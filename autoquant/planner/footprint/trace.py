@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,20 +14,7 @@ from torch.overrides import TorchFunctionMode
 from autoquant.errors import UnsupportedPipeline
 from autoquant.metrics.tracked_tensors import TensorTracker
 from autoquant.planner.footprint.shapes import ComponentShapes
-from autoquant.storage import held_bytes
-
-
-@dataclass(frozen=True)
-class Traced:
-    """What one forward on the meta device counted.
-
-    Attributes:
-        held_bytes: The component itself.
-        peak_bytes: Most bytes alive at once beside it.
-    """
-
-    held_bytes: int
-    peak_bytes: int
+from autoquant.planner.footprint.tape import Block, Tape
 
 
 class FusedAttention(TorchFunctionMode):
@@ -74,14 +60,44 @@ def build(component: ComponentShapes, compute_dtype: str) -> torch.nn.Module:
     return module.eval().requires_grad_(False)
 
 
-def peak(module: torch.nn.Module, call: Callable[[torch.nn.Module], Any]) -> Traced:
-    """Count what ``call(module)`` allocates beside the module."""
-    held = held_bytes(module)
-    tracker = TensorTracker("meta")
-    tracker.hold(module)
-    with torch.no_grad(), FusedAttention(), tracker:
-        call(module)
-    return Traced(held, tracker.peak_bytes - held)
+def record(module: torch.nn.Module, call: Callable[[torch.nn.Module], Any]) -> Tape:
+    """Write down what ``call(module)`` allocates beside the module."""
+    recorder = _Recorder()
+    recorder.hold(module)
+    recorder.begin()
+    with torch.no_grad(), FusedAttention(), recorder:
+        result = call(module)
+    del result
+    return recorder.tape
+
+
+class _Recorder(TensorTracker):  # type: ignore[no-untyped-call]
+    """Counts like any tracker, and keeps the order of allocations and frees."""
+
+    def __init__(self) -> None:
+        super().__init__("meta")
+        self.tape = Tape(itemsize=1, workspaces=False)
+        self._blocks: dict[int, Block] = {}
+        self._began = False
+
+    def begin(self) -> None:
+        """Write down from here on; what is held already is no part of the tape."""
+        self._began = True
+
+    def _count(self, tensor: torch.Tensor) -> None:
+        key = tensor.untyped_storage()._cdata
+        before = self._live.get(key)
+        super()._count(tensor)
+        after = self._live.get(key)
+        if self._began and after is not None and after != before:
+            if key in self._blocks:
+                self.tape.free(self._blocks.pop(key))
+            self._blocks[key] = self.tape.new(after[1])
+
+    def _forget(self, key: int) -> None:
+        super()._forget(key)
+        if key in self._blocks:
+            self.tape.free(self._blocks.pop(key))
 
 
 def _named(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from itertools import groupby
+from types import MappingProxyType
 
 from autoquant.planner.footprint.config_values import integer
 from autoquant.planner.footprint.layers import (
@@ -24,19 +26,25 @@ from autoquant.search_spaces.fuse import FUSED_FROM
 from autoquant.search_spaces.scheme import NONE, Choice
 
 _FLOAT8 = "F8_"
+_WEIGHT = ".weight"
+JOINT = " + "
+_CROSS_ATTENTION = "attn2"  # diffusers' name in every model that has both kinds
 # torchao and quanto weights report the compute dtype, so nothing that reads it is misled.
 _INT8_PRECISIONS = frozenset({"bitsandbytes:int8"})
 
 
-def tensor_bytes(component: ComponentShapes, compute_dtype: str) -> dict[str, int]:
+@lru_cache(maxsize=64)
+def tensor_bytes(component: ComponentShapes, compute_dtype: str) -> Mapping[str, int]:
     """Bytes of each tensor when the component is loaded unquantized, tied copies left out."""
     ignored = tied_names(component)
     prequantized = is_prequantized(component)
-    return {
-        name: _loaded_bytes(component, name, tensor, compute_dtype, prequantized)
-        for name, tensor in component.tensors.items()
-        if name not in ignored
-    }
+    return MappingProxyType(
+        {
+            name: _loaded_bytes(component, name, tensor, compute_dtype, prequantized)
+            for name, tensor in component.tensors.items()
+            if name not in ignored
+        }
+    )
 
 
 def component_bytes(component: ComponentShapes, choice: Choice, compute_dtype: str) -> int:
@@ -45,27 +53,54 @@ def component_bytes(component: ComponentShapes, choice: Choice, compute_dtype: s
     Raises:
         BackendUnavailable: The storage of the scheme is not known.
     """
-    return sum(held_tensor_bytes(component, choice, compute_dtype)) + _computed_buffers(component)
+    held = held_parts(component, choice, compute_dtype)
+    return sum(map(sum, held.values())) + _computed_buffers(component)
 
 
-def held_tensor_bytes(component: ComponentShapes, choice: Choice, compute_dtype: str) -> list[int]:
-    """Bytes of each tensor that stays, in the order of the header, weights with their scales.
+def held_parts(
+    component: ComponentShapes, choice: Choice, compute_dtype: str
+) -> dict[str, tuple[int, ...]]:
+    """Bytes of each tensor under ``choice`` by the name it was stored under.
 
-    A quantized weight is one entry although its scales are tensors of their own: they are small.
+    A quantized weight is followed by its scales. Projections that are fused share the entry of the
+    first.
+
+    Raises:
+        BackendUnavailable: The storage of the scheme is not known.
     """
-    held = tensor_bytes(component, compute_dtype)
-    for path, stored in quantized_bytes(component, choice, compute_dtype).items():
-        first, *others = (f"{part}.weight" for part in path.split(" + "))
+    held: dict[str, tuple[int, ...]] = {
+        name: (size,) for name, size in tensor_bytes(component, compute_dtype).items()
+    }
+    for path, stored in quantized_parts(component, choice, compute_dtype).items():
+        first, *others = (f"{part}{_WEIGHT}" for part in path.split(JOINT))
         held[first] = stored
         for other in others:
             del held[other]
-    return list(held.values())
+    return held
 
 
-def quantized_bytes(
+def kept_originals_bytes(component: ComponentShapes, choice: Choice, compute_dtype: str) -> int:
+    """Bytes that diffusers' own ``fuse_qkv_projections()`` adds: it keeps what it has fused.
+
+    The weights are meant; a search drops the originals (search_spaces/fuse.py), so this is for
+    comparing with measurements that others took.
+    """
+    fused = choice.model_copy(update={"fuse_qkv": True})
+    quantized = quantized_parts(component, fused, compute_dtype)
+    if quantized:
+        return sum(sum(stored) for path, stored in quantized.items() if JOINT in path)
+    shapes = _fused(eligible_layers(component))
+    itemsize = COMPUTE_BYTES[compute_dtype]
+    return sum(
+        rows * columns * itemsize for path, (rows, columns) in shapes.items() if JOINT in path
+    )
+
+
+@lru_cache(maxsize=1024)
+def quantized_parts(
     component: ComponentShapes, choice: Choice, compute_dtype: str
-) -> dict[str, int]:
-    """Bytes of each quantized weight; projections that are fused first share one entry."""
+) -> Mapping[str, tuple[int, ...]]:
+    """Bytes of each quantized weight and its scales; fused projections share one entry."""
     if choice.scheme == NONE or is_prequantized(component):
         return {}
     storage = storage_format(choice.scheme)
@@ -81,7 +116,7 @@ def quantized_bytes(
     )
     kept_out = set(layers) - set(_unexcluded(layers, choice))
     return {
-        path: storage.weight_bytes(*shape, COMPUTE_BYTES[compute_dtype])
+        path: storage.parts(*shape, COMPUTE_BYTES[compute_dtype])
         for path, shape in layers.items()
         if path not in kept_out
         and storage.fits(*shape)
@@ -114,7 +149,7 @@ def _unexcluded(layers: Mapping[str, object], choice: Choice) -> list[str]:
     return [
         path
         for path in layers
-        if len(without_excluded(path.split(" + "), choice.exclusions)) == path.count(" + ") + 1
+        if len(without_excluded(path.split(JOINT), choice.exclusions)) == path.count(JOINT) + 1
     ]
 
 
@@ -125,18 +160,26 @@ def _fused(layers: Mapping[str, TensorShape]) -> dict[str, tuple[int, int]]:
     for _, group in groupby(sorted(layers, key=lambda path: key[path]), key=lambda p: key[p]):
         paths = list(group)
         rows = sum(layers[path].shape[0] for path in paths)
-        merged[" + ".join(paths)] = (rows, layers[paths[0]].shape[1])
+        merged[JOINT.join(paths)] = (rows, layers[paths[0]].shape[1])
     return merged
 
 
 def _fused_name(path: str, layers: Mapping[str, TensorShape]) -> str:
+    """The fused layer that the one at ``path`` becomes part of, or ``path`` itself.
+
+    Self-attention fuses query, key and value; cross-attention, whose query has another source, key
+    and value alone (diffusers models/attention.py, fuse_projections).
+    """
     parent, dot, own = path.rpartition(".")
+    crosses = parent.rpartition(".")[2] == _CROSS_ATTENTION
     for fused, originals in FUSED_FROM.items():
         siblings = [f"{parent}{dot}{name}" for name in originals]
-        if own in originals and all(sibling in layers for sibling in siblings):
-            widths = {layers[sibling].shape[1] for sibling in siblings}
-            if len(widths) == 1:
-                return f"{parent}{dot}{fused}"
+        if own not in originals or any(sibling not in layers for sibling in siblings):
+            continue
+        if len({layers[sibling].shape[1] for sibling in siblings}) == 1 and not (
+            crosses and fused == "to_qkv"
+        ):
+            return f"{parent}{dot}{fused}"
     return path
 
 
