@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from importlib import resources
 from pathlib import Path
 
@@ -100,8 +101,13 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=_without_home,
     )
-    environment.filters.update(gigabytes=gigabytes, seconds=seconds)
+    environment.filters.update(gigabytes=gigabytes, seconds=seconds, unbroken=_unbroken)
     return environment
+
+
+def _unbroken(text: str) -> str:
+    """Keep each number and its unit on one line."""
+    return re.sub(r"(?<=\d) (?=(GB|MB|ms|s|min)\b)", "\N{NO-BREAK SPACE}", text)
 
 
 def _without_home(value: object) -> object:

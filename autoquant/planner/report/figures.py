@@ -154,7 +154,7 @@ def _latency(plan: Plan) -> Figure:
 def _loss(measured: Measured, limit: float | None) -> Figure:
     interval = loss_interval(measured)
     notes = [f"noise floor {measured.noise_floor:.2g}, taken off"]
-    if interval is not None:
+    if interval is not None and interval[1] > 0:
         notes.insert(0, f"{interval[0]:.2g} to {interval[1]:.2g}, 95% interval")
     return Figure(
         name=f"Loss ({measured.metric})",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -93,21 +92,9 @@ def _picture(pair: ImagePair, quality: Quality) -> Picture:
 
 def _data_uri(image: Image.Image, quality: Quality) -> str:
     # The pixels are encoded anew, so that nothing else in a file from outside is carried along.
-    candidates = (
-        _lossless(image)
-        if quality == "lossless"
-        else iter([("webp", _encoded(image.convert("RGB"), "WEBP", quality=_LOSSY_QUALITY))])
-    )
-    kind, content = min(candidates, key=lambda candidate: len(candidate[1]))
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
-
-
-def _lossless(image: Image.Image) -> Iterator[tuple[str, bytes]]:
-    yield "png", _encoded(image, "PNG", optimize=True)
-    yield "webp", _encoded(image.convert("RGB"), "WEBP", lossless=True)
-
-
-def _encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     content = io.BytesIO()
-    image.save(content, format=kind, **options)
-    return content.getvalue()
+    if quality == "lossless":
+        image.convert("RGB").save(content, format="WEBP", lossless=True)
+    else:
+        image.convert("RGB").save(content, format="WEBP", quality=_LOSSY_QUALITY)
+    return f"data:image/webp;base64,{base64.b64encode(content.getvalue()).decode('ascii')}"

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from autoquant.planner.plan import Plan
 from autoquant.planner.quantities import gigabytes, seconds
 from autoquant.planner.report.axis import LinearAxis, RootAxis, Tick, Unit, memory_unit, time_unit
+from autoquant.planner.report.labels import Label, Side, place_labels
 from autoquant.planner.report.points import Point, points_of
 
 WIDTH, HEIGHT = 420, 330
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 404, 34, 274
 # A limit further off than this many times the largest value would squeeze the points together.
 _FAR = 1.5
-_LABEL_WIDTH = 70
-
-Side = Literal["start", "end"]
 
 
 @dataclass(frozen=True)
@@ -30,8 +27,6 @@ class Mark:
         y: Pixels from the top.
         x_whisker: Ends of the spread along x, or None.
         y_whisker: Ends of the interval along y, or None.
-        label: Text beside it, or nothing.
-        side: Where that text begins or ends.
     """
 
     point: Point
@@ -39,8 +34,6 @@ class Mark:
     y: float
     x_whisker: tuple[float, float] | None
     y_whisker: tuple[float, float] | None
-    label: str
-    side: Side
 
 
 @dataclass(frozen=True)
@@ -67,6 +60,7 @@ class Plot:
         y_limit: The limit on the loss, if one was given.
         front: Corners of the line that no point lies below and left of.
         marks: The points, the chosen one last, so that it lies on top.
+        labels: Texts beside some of the marks.
     """
 
     name: str
@@ -79,6 +73,7 @@ class Plot:
     y_limit: Limit | None
     front: tuple[tuple[float, float], ...]
     marks: tuple[Mark, ...]
+    labels: tuple[Label, ...]
     left: int = _LEFT
     right: int = _RIGHT
     top: int = _TOP
@@ -137,8 +132,7 @@ def _plot(plan: Plan, points: Sequence[Point], across: _Horizontal, limit: float
     x_axis = LinearAxis.around([*values, *ends, *near], _LEFT, _RIGHT, unit)
     y_axis = _loss_axis(points, plan.budget.max_loss)
     x_limit = _x_limit(limit, across, x_axis)
-    line = x_limit.at if x_limit else None
-    marks = [_mark(point, across, x_axis, y_axis, line) for point in points]
+    marks = [_mark(point, across, x_axis, y_axis) for point in points]
     metric = plan.measured.metric
     return Plot(
         name=across.name,
@@ -151,6 +145,7 @@ def _plot(plan: Plan, points: Sequence[Point], across: _Horizontal, limit: float
         y_limit=_y_limit(plan.budget.max_loss, y_axis),
         front=_front(marks),
         marks=tuple(sorted(marks, key=lambda mark: mark.point.chosen)),
+        labels=_labels(marks, x_limit.at if x_limit else None),
     )
 
 
@@ -160,38 +155,26 @@ def _loss_axis(points: Sequence[Point], max_loss: float | None) -> RootAxis:
     return RootAxis.up_to([*tops, *near], _BOTTOM, _TOP)
 
 
-def _mark(
-    point: Point,
-    across: _Horizontal,
-    x_axis: LinearAxis,
-    y_axis: RootAxis,
-    line: float | None,
-) -> Mark:
+def _mark(point: Point, across: _Horizontal, x_axis: LinearAxis, y_axis: RootAxis) -> Mark:
     spread = across.spread(point)
     interval = point.loss_interval
-    x = x_axis.place(across.value(point))
     return Mark(
         point=point,
-        x=x,
+        x=x_axis.place(across.value(point)),
         y=y_axis.place(point.loss),
         x_whisker=(x_axis.place(spread[0]), x_axis.place(spread[1])) if spread else None,
         y_whisker=(y_axis.place(interval[0]), y_axis.place(interval[1])) if interval else None,
-        label=_label(point),
-        side=_side(x, line),
     )
 
 
-def _label(point: Point) -> str:
-    if point.chosen:
-        return "chosen"
-    return "unquantized" if point.is_reference else ""
-
-
-def _side(x: float, line: float | None = None) -> Side:
-    """To which side a text goes: away from a line close by, else towards the middle."""
-    if line is not None and abs(x - line) < _LABEL_WIDTH and x - _LEFT > _LABEL_WIDTH:
-        return "end" if x <= line else "start"
-    return "start" if x < (_LEFT + _RIGHT) / 2 else "end"
+def _labels(marks: Sequence[Mark], line: float | None) -> tuple[Label, ...]:
+    """The chosen one is named first, so that it is never the one without room."""
+    named = [(mark, "chosen") for mark in marks if mark.point.chosen]
+    named += [
+        (mark, "unquantized") for mark in marks if mark.point.is_reference and not mark.point.chosen
+    ]
+    wanted = [(text, mark.x, mark.y) for mark, text in named]
+    return tuple(label for label in place_labels(wanted, _LEFT, _RIGHT, line) if label)
 
 
 def _x_limit(limit: float | None, across: _Horizontal, axis: LinearAxis) -> Limit | None:
@@ -200,7 +183,8 @@ def _x_limit(limit: float | None, across: _Horizontal, axis: LinearAxis) -> Limi
     if limit > axis.high:
         return Limit(None, f"budget {across.text(limit)}, further right →", "end")
     at = axis.place(limit)
-    return Limit(at, f"budget {across.text(limit)}", _side(at))
+    side: Side = "start" if at < (_LEFT + _RIGHT) / 2 else "end"
+    return Limit(at, f"budget {across.text(limit)}", side)
 
 
 def _y_limit(limit: float | None, axis: RootAxis) -> Limit | None:

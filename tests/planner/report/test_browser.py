@@ -118,8 +118,8 @@ def test_without_javascript_the_images_are_side_by_side(visit: Open) -> None:
     ("right", "judgement"),
     [
         (5, "You can very likely tell them apart."),
-        (4, "This does not show that you can tell them apart."),
-        (0, "This does not show that you can tell them apart."),
+        (4, "Not enough to say that you can tell them apart."),
+        (0, "Not enough to say that you can tell them apart."),
     ],
 )
 def test_the_blind_test_counts_and_scores_against_chance(
@@ -134,8 +134,10 @@ def test_the_blind_test_counts_and_scores_against_chance(
     exact = stats.binomtest(right, 5, 0.5, alternative="greater").pvalue
     assert float(shown[1]) == pytest.approx(exact, rel=0.05)
     assert page.locator("[data-answers] li.right").count() == right
+    assert "You had seen the answers" not in page.locator("[data-explanation]").inner_text()
     answer(page, right=5)
     assert page.locator("[data-score]").inner_text() == "5 of 5 right"
+    assert "You had seen the answers" in page.locator("[data-explanation]").inner_text()
 
 
 def test_the_chance_of_guessing_is_exact(visit: Open) -> None:

@@ -23,7 +23,7 @@ def test_each_candidate_is_one_mark_and_the_chosen_one_lies_on_top() -> None:
         assert len(plot.marks) == len(SCHEMES)
         assert [mark.point.chosen for mark in plot.marks] == [False, False, False, True]
         assert CHOSEN in plot.marks[-1].point.name
-        assert plot.marks[-1].label == "chosen"
+        assert plot.labels[0].text == "chosen"
 
 
 def test_marks_are_ordered_as_their_figures_are() -> None:
@@ -80,5 +80,6 @@ def test_latency_has_its_spread_and_loss_its_interval() -> None:
 
 
 def test_a_plan_without_a_pareto_set_shows_the_choice_and_the_unquantized_pipeline() -> None:
-    marks = memory_plot(recorded_plan(pareto=())).marks
-    assert [mark.label for mark in marks] == ["unquantized", "chosen"]
+    plot = memory_plot(recorded_plan(pareto=()))
+    assert [mark.point.is_reference for mark in plot.marks] == [True, False]
+    assert [mark.point.chosen for mark in plot.marks] == [False, True]

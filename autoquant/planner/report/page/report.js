@@ -57,7 +57,7 @@ function startPlot(figure) {
   });
 
   // One stop for the Tab key; the arrow keys move among the marks.
-  const first = marks.find((mark) => mark.querySelector(".mark-chosen")) || marks[0];
+  const first = marks.find((mark) => mark.querySelector(".mark-chosen"));
   marks.forEach((mark, index) => {
     mark.setAttribute("tabindex", mark === first ? "0" : "-1");
     mark.addEventListener("focus", () => show(mark));
@@ -114,6 +114,8 @@ function startGallery(gallery) {
 /* Blind test. */
 
 const SURE_BELOW = 0.05;
+const SEEN_BEFORE =
+  "You had seen the answers, though, so this time counts for little; only the first one is fair.";
 
 /** Chance that somebody who only guesses gets at least `right` of `n` rounds right. */
 function chanceOfGuessing(right, n) {
@@ -171,7 +173,7 @@ function verdict(right, n) {
     ];
   }
   return [
-    "This does not show that you can tell them apart.",
+    "Not enough to say that you can tell them apart.",
     `${guessing} ${exact} From ${needed} right answers on, luck would be a poor explanation. It is no proof that the images look the same either: more rounds would find a smaller difference.`,
   ];
 }
@@ -186,6 +188,7 @@ function startBlindTest(root) {
   }));
   let rounds = [];
   let asked = 0;
+  let finished = 0;
 
   function step(name) {
     all("[data-step]", root).forEach((element) => {
@@ -222,7 +225,8 @@ function startBlindTest(root) {
     const [judgement, explanation] = verdict(right, rounds.length);
     part("score").textContent = `${right} of ${rounds.length} right`;
     part("verdict").textContent = judgement;
-    part("explanation").textContent = explanation;
+    part("explanation").textContent = finished ? `${explanation} ${SEEN_BEFORE}` : explanation;
+    finished += 1;
     part("answers").replaceChildren(...rounds.map(answerLine));
     step("result");
     root.querySelector('[data-step="result"]').focus();
@@ -243,7 +247,10 @@ function startBlindTest(root) {
   part("begin").addEventListener("click", begin);
   part("again").addEventListener("click", begin);
   all("[data-answer]", root).forEach((button) => {
-    button.addEventListener("click", () => answer(Number(button.dataset.answer)));
+    button.addEventListener("click", (event) => {
+      // The second click of a double click would answer a round that was not looked at.
+      if (event.detail <= 1) answer(Number(button.dataset.answer));
+    });
   });
   root.dataset.ready = "";
 }
