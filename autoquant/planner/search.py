@@ -79,7 +79,7 @@ class Search:
         self._started = time.monotonic()
         self._random = random.Random(settings.seed)
         self._decomposition = Decomposition(space, runtime, budget)
-        self._study = optuna.create_study(direction="minimize", sampler=_sampler(settings.seed))
+        self._study = _quiet_study(settings.seed)
 
     def run(self) -> SearchResult:
         """Measure candidates until the trials, the time or the space is used up, or on Ctrl-C."""
@@ -174,6 +174,15 @@ class Search:
         best = min(self._finished.values(), key=lambda trial: rank(trial, self._budget))
         fits = best.measured is not None and is_feasible(best.measured, self._budget)
         return best if fits else None
+
+
+def _quiet_study(seed: int) -> optuna.Study:
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        return optuna.create_study(direction="minimize", sampler=_sampler(seed))
+    finally:
+        optuna.logging.set_verbosity(verbosity)
 
 
 def _sampler(seed: int) -> optuna.samplers.BaseSampler:

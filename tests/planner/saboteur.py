@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from autoquant.search_spaces.backends.base import Recipe
-from autoquant.search_spaces.linears import plain_linears
+from autoquant.search_spaces.backends.layerwise import Layerwise
 
 
 class Saboteur:
@@ -23,7 +23,7 @@ class Saboteur:
         return None
 
     def quantizable_layers(self, module: Any, precision: str) -> tuple[str, ...]:
-        return tuple(plain_linears(module))
+        return Layerwise().quantizable_layers(module, "float8_e4m3fn")
 
     def recipe(self, precision: str) -> Recipe:
         return Recipe(go_wrong, {"how": precision})
