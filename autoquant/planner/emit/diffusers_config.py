@@ -7,13 +7,19 @@ layers each entry leaves alone is worked out with the loader's own rule (``exclu
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from autoquant.planner.emit.base import Verdict, impossible
 from autoquant.planner.emit.layout import Layout
 from autoquant.planner.emit.load_time import LoadTimeConfig, load_time_config
-from autoquant.planner.emit.wording import as_comment, layers, origin, quantized_components
+from autoquant.planner.emit.wording import (
+    as_comment,
+    beyond_the_plan,
+    origin,
+    quantized_components,
+)
 
 if TYPE_CHECKING:
     from autoquant.planner.plan import Plan
@@ -70,11 +76,8 @@ def _configs(plan: Plan, layout: Layout) -> dict[str, LoadTimeConfig | str]:
 
 def _lost(configs: Mapping[str, LoadTimeConfig | str]) -> Iterator[str]:
     for name, config in configs.items():
-        if isinstance(config, LoadTimeConfig) and config.also_kept:
-            yield (
-                f"{name}: {layers(config.also_kept)} stay unquantized too, because the loader "
-                "cannot tell them from the layers that the plan keeps; more memory than measured"
-            )
+        if isinstance(config, LoadTimeConfig):
+            yield from beyond_the_plan(name, config.also_kept)
 
 
 def _python(
@@ -100,7 +103,10 @@ def _python(
         "def quantization_config():",
         "    return diffusers.PipelineQuantizationConfig(",
         "        quant_mapping={",
-        *(f"            {name!r}: {config.as_python()}," for name, config in configs.items()),
+        *(
+            textwrap.indent(f"{name!r}: {config.as_python()},", " " * 12)
+            for name, config in configs.items()
+        ),
         "        }",
         "    )",
         "",

@@ -22,10 +22,12 @@ class ExclusionRule:
     Attributes:
         spell: Writes the exact path of a Linear module in the loader's language.
         matches: Whether the loader takes ``(entry, path)`` for a layer to leave alone.
+        heeds_float32: Whether it also leaves alone what the model's class keeps in float32.
     """
 
     spell: Callable[[str], str]
     matches: Callable[[str, str], bool]
+    heeds_float32: bool = True
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class SpelledExclusions:
 def spell_kept_layers(component: ComponentLayout, rule: ExclusionRule) -> SpelledExclusions:
     """Write the component's kept layers for a loader, and find what else it will leave alone."""
     entries = tuple(dict.fromkeys(rule.spell(path) for path in component.kept))
-    every_entry = (*entries, *component.kept_in_float32)
+    every_entry = (*entries, *(component.kept_in_float32 if rule.heeds_float32 else ()))
     return SpelledExclusions(
         entries=entries,
         also_kept=tuple(
@@ -90,4 +92,18 @@ TRANSFORMERS_MODULES = ExclusionRule(
 TRANSFORMERS_TORCHAO = ExclusionRule(
     spell=lambda path: rf"{re.escape(path)}\.weight$",
     matches=lambda entry, path: _transformers_matches(entry, f"{path}.weight"),
+)
+# cache-dit 1.5 quantization/torchao/quantize_ao.py, is_exclude_layer: any part of the module path.
+CACHE_DIT = ExclusionRule(spell=str, matches=lambda entry, path: entry in path, heeds_float32=False)
+
+
+def _list_or_itself(path: str) -> str:
+    parent, _, leaf = path.rpartition(".")
+    return rf"{re.escape(parent)}(\.\d+)?" if leaf.isdecimal() else re.escape(path)
+
+
+# OneTrainer at 23df3832, modules/util/quantization_util.py: layers straight inside a list go by the
+# name of the list. Entries are joined to one regular expression.
+ONETRAINER = ExclusionRule(
+    spell=_list_or_itself, matches=lambda entry, path: bool(re.fullmatch(entry, path))
 )

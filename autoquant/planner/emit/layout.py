@@ -35,6 +35,7 @@ class ComponentLayout:
             fuses, in module order.
         kept: The other Linear modules.
         kept_in_float32: Names that the class asks loaders to leave alone, whatever a config says.
+        without_fusing: The same where the plan's projections are not fused; None if they are not.
     """
 
     library: str
@@ -42,6 +43,12 @@ class ComponentLayout:
     quantized: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
     kept_in_float32: tuple[str, ...] = ()
+    without_fusing: ComponentLayout | None = None
+
+    @property
+    def unfused(self) -> ComponentLayout:
+        """The layout for tools that do not fuse projections."""
+        return self.without_fusing or self
 
 
 @dataclass(frozen=True)
@@ -100,6 +107,7 @@ def _component_layout(library: str, model: Any, choice: Choice) -> ComponentLayo
     from autoquant.search_spaces.linears import linears
     from autoquant.search_spaces.quantize import layers_to_quantize
 
+    apart = choice.model_copy(update={"fuse_qkv": False})
     quantized = layers_to_quantize(model, choice)
     as_planned = fused_skeleton(model) if choice.fuse_qkv else model
     chosen = set(quantized)
@@ -109,6 +117,7 @@ def _component_layout(library: str, model: Any, choice: Choice) -> ComponentLayo
         quantized=quantized,
         kept=tuple(path for path in linears(as_planned) if path not in chosen),
         kept_in_float32=tuple(sorted(getattr(model, "_keep_in_fp32_modules", None) or ())),
+        without_fusing=_component_layout(library, model, apart) if choice.fuse_qkv else None,
     )
 
 

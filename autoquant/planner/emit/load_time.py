@@ -5,8 +5,10 @@ The classes are called by name, so that this can be written as Python, as JSON, 
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pprint import pformat
 from typing import Any
 
 from autoquant.planner.emit.exclusion_rules import (
@@ -119,8 +121,9 @@ class LoadTimeConfig:
     def as_python(self) -> str:
         """The expression that builds it after ``import diffusers, transformers``."""
         parts = [] if self.quant_type is None else [self.quant_type.as_python()]
-        parts += [f"{key}={value!r}" for key, value in self.arguments.items()]
-        return f"{self.library}.{self.class_name}({', '.join(parts)})"
+        parts += [f"{key}={pformat(value, width=80)}" for key, value in self.arguments.items()]
+        inside = textwrap.indent(",\n".join(parts), "    ")
+        return f"{self.library}.{self.class_name}(\n{inside},\n)"
 
 
 def load_time_config(

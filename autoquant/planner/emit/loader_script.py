@@ -241,7 +241,8 @@ def main():
     for batch in BATCHES:
         generators = [torch.Generator("cpu").manual_seed(seed) for _, seed in batch]
         prompts = [prompt for prompt, _ in batch]
-        images += pipeline(prompt=prompts, generator=generators, **CALL).images
+        drawn = pipeline(prompt=prompts, generator=generators, output_type="pil", **CALL)
+        images += drawn.images if hasattr(drawn, "images") else [video[0] for video in drawn.frames]
     if torch.accelerator.is_available():
         peak_gb = torch.accelerator.max_memory_reserved() / 2**30
         print(f"peak reserved: {peak_gb:.6f} GB, planned {PEAK_GB:.6f} GB")

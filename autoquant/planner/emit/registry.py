@@ -7,8 +7,16 @@ import importlib.metadata
 
 from autoquant.errors import InputError
 from autoquant.planner.emit.base import Emitter
+from autoquant.planner.emit.cache_dit import CacheDit
+from autoquant.planner.emit.comfyui import ComfyUi
 from autoquant.planner.emit.diffusers_config import DiffusersConfig
 from autoquant.planner.emit.diffusers_script import DiffusersScript
+from autoquant.planner.emit.onetrainer import OneTrainer
+from autoquant.planner.emit.sdnext import SdNext
+from autoquant.planner.emit.sglang import Sglang
+from autoquant.planner.emit.simpletuner import SimpleTuner
+from autoquant.planner.emit.stable_diffusion_cpp import StableDiffusionCpp
+from autoquant.planner.emit.vllm_omni import VllmOmni
 
 ENTRY_POINTS = "autoquant.emitters"
 """Entry point group of other packages' emitters; each entry is a class without arguments."""
@@ -16,6 +24,14 @@ ENTRY_POINTS = "autoquant.emitters"
 _BUILT_IN: tuple[type[Emitter], ...] = (
     DiffusersScript,
     DiffusersConfig,
+    ComfyUi,
+    Sglang,
+    CacheDit,
+    VllmOmni,
+    StableDiffusionCpp,
+    SdNext,
+    SimpleTuner,
+    OneTrainer,
 )
 
 

@@ -31,6 +31,22 @@ def layers(paths: Sequence[str]) -> str:
     return f"{named} and {rest} more" if rest > 0 else named
 
 
+def beyond_the_plan(component: str, also_kept: Sequence[str]) -> list[str]:
+    """What to say of layers that a loader keeps although the plan quantizes them."""
+    if not also_kept:
+        return []
+    return [
+        f"{component}: {layers(also_kept)} stay unquantized too, because the loader cannot tell "
+        "them from layers that are kept; more memory than measured"
+    ]
+
+
+def yaml_header(plan: Plan, lost: Sequence[str]) -> str:
+    """The first lines of a YAML or shell file: where it comes from, and what it loses."""
+    comments = [as_comment(origin(plan)), *(as_comment(f"Lost: {loss}.") for loss in lost)]
+    return "\n".join(comments) + "\n"
+
+
 def as_comment(text: str, mark: str = "# ") -> str:
     """``text`` as comment lines; what could end a line or a file is dropped."""
     printable = "".join(c for c in " ".join(text.split()) if c.isprintable())

@@ -1,0 +1,89 @@
+"""Sort a plan's components into what a tool takes and what it does not, with the reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from autoquant.planner.emit.base import Verdict, impossible
+from autoquant.planner.emit.layout import ComponentLayout, Layout
+from autoquant.planner.emit.wording import quantized_components
+
+if TYPE_CHECKING:
+    from autoquant.planner.plan import Plan, PlannedComponent
+
+Entry = TypeVar("Entry")
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a tool cannot take a component's choice."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Taken(Generic[Entry]):
+    """What a tool is given for one component, and what differs from the plan."""
+
+    entry: Entry
+    lost: tuple[str, ...] = ()
+
+
+Translate = Callable[[str, "PlannedComponent", ComponentLayout], Taken[Entry] | Refusal]
+
+
+@dataclass(frozen=True)
+class Shares(Generic[Entry]):
+    """A plan divided into what a tool takes and what it refuses, by component."""
+
+    taken: dict[str, Taken[Entry]]
+    refused: dict[str, str]
+    fused: tuple[str, ...]
+
+    @property
+    def entries(self) -> dict[str, Entry]:
+        """What the tool is given, by component."""
+        return {name: taken.entry for name, taken in self.taken.items()}
+
+    def verdict(self, layout: Layout, tool: str) -> Verdict:
+        """Impossible if a denoiser is refused; text encoders may stay unquantized, which is said.
+
+        The denoiser holds most of the memory: a file that leaves it alone is not the plan at all.
+        """
+        fatal = [
+            f"{name}: {reason}"
+            for name, reason in self.refused.items()
+            if layout.components[name].library == "diffusers"
+        ]
+        if fatal:
+            return impossible("; ".join(fatal))
+        lost = [loss for taken in self.taken.values() for loss in taken.lost]
+        lost += [
+            f"{name} stays unquantized, and needs more memory than measured: {reason}"
+            for name, reason in self.refused.items()
+        ]
+        lost += [
+            f"{name}: {tool} does not fuse the attention projections; latency was measured fused"
+            for name in self.fused
+        ]
+        return Verdict(lost=tuple(lost))
+
+
+def divide(plan: Plan, layout: Layout, translate: Translate[Entry]) -> Shares[Entry]:
+    """Ask ``translate`` about every quantized component, with its projections unfused."""
+    taken: dict[str, Taken[Entry]] = {}
+    refused: dict[str, str] = {}
+    fused = []
+    for name, part in quantized_components(plan):
+        if part.fuse_qkv:
+            fused.append(name)
+        if part.scheme == "none":
+            continue
+        answer = translate(name, part, layout.components[name].unfused)
+        if isinstance(answer, Refusal):
+            refused[name] = answer.reason
+        else:
+            taken[name] = answer
+    return Shares(taken, refused, tuple(fused))
