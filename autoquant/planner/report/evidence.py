@@ -14,7 +14,7 @@ from autoquant.planner.plan import Plan
 
 PLAN_NAME = "plan.json"
 SCRIPT_NAME = "load_pipeline.py"
-_LARGEST = 1e9
+_LARGEST = 1e12
 
 
 @dataclass(frozen=True)
@@ -96,12 +96,12 @@ def read_evidence(directory: Path) -> Evidence:
 def _require_figures(plan: Plan, path: Path) -> None:
     """A plan that was edited can hold numbers that no plot can show."""
     # Scores may be negative, and are checked to be finite when they are read.
-    parts = [plan.reference, plan.measured, *(point.measured for point in plan.pareto)]
+    parts = [plan.budget, plan.reference, plan.measured, *(point.measured for point in plan.pareto)]
     for part in parts:
         for name, value in _numbers(part.model_dump(exclude={"fidelity"})):
             if not (math.isfinite(value) and 0 <= value < _LARGEST):
                 raise PlanFormatError(
-                    f"{path}: {name} is {value:g}, which nothing can have measured; run "
+                    f"{path}: {name} is {value:g}, which no plot can show; run "
                     "'autoquant suggest' again."
                 )
 

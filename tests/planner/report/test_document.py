@@ -92,6 +92,31 @@ def test_a_missing_or_damaged_image_is_named_and_the_others_are_shown(tmp_path: 
     assert html.count('class="pair small"') == 4
 
 
+def test_identical_images_leave_nothing_to_ask(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    for name in ("0000", "0001", "0002", "0003", "0004"):
+        reference = (run / "images" / "reference" / f"{name}.png").read_bytes()
+        (run / "images" / "planned" / f"{name}.png").write_bytes(reference)
+    html = html_of(run)
+    assert 'id="blind-test"' not in html
+    assert html.count("· identical") == 6
+
+
+def test_one_prompt_is_enough(tmp_path: Path) -> None:
+    html = html_of(write_run(tmp_path, recorded_plan(prompts=("a cat",))))
+    assert "1 prompt × 1 seed," in html
+
+
+def test_a_study_with_many_candidates_folds_its_table(tmp_path: Path) -> None:
+    plan = recorded_plan()
+    few = html_of(write_run(tmp_path / "few", plan, images=False))
+    many = recorded_plan(pareto=plan.pareto * 4)
+    folded = html_of(write_run(tmp_path / "many", many, images=False))
+    assert "<details open>" in few
+    assert "<details open>" not in folded
+    assert "All 16 as a table" in folded
+
+
 def test_the_difference_map_is_dark_where_images_agree() -> None:
     reference = drawn(1)[0]
     planned = reference.copy()
