@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -194,9 +195,16 @@ class DeviceEvaluator:
         )
 
 
+def _home(model_class: type[torch.nn.Module]) -> str:
+    """The shortest module path that a script can import the class from."""
+    library = model_class.__module__.partition(".")[0]
+    public = hasattr(sys.modules.get(library), model_class.__name__)
+    return library if public else model_class.__module__
+
+
 def _facts(module: torch.nn.Module, quantized_layers: tuple[str, ...]) -> ComponentFacts:
     return ComponentFacts(
-        library=type(module).__module__.partition(".")[0],
+        library=_home(type(module)),
         class_name=type(module).__name__,
         kept_layers=tuple(
             path

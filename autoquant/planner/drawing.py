@@ -37,8 +37,12 @@ def call_arguments(workload: Workload, batch: Sequence[Sample]) -> dict[str, Any
 
 
 def draw(pipeline: Any, workload: Workload, batch: Sequence[Sample]) -> Images:
-    """Draw one batch; returns float32 images of shape (N, H, W, 3) in [0, 1]."""
-    images = pipeline(**call_arguments(workload, batch)).images
+    """Draw one batch; returns float32 images of shape (N, H, W, 3) in [0, 1].
+
+    A video pipeline draws an image by drawing a single frame.
+    """
+    drawn = pipeline(**call_arguments(workload, batch))
+    images = drawn.images if hasattr(drawn, "images") else np.asarray(drawn.frames)[:, 0]
     return np.asarray(images, dtype=np.float32)
 
 

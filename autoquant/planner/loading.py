@@ -50,9 +50,8 @@ class DirectoryLoader:
     def sizes(self) -> Mapping[str, int]:
         sizes = {
             name: sum(file.stat().st_size for file in (self.directory / name).glob("*.safetensors"))
-            for name, (library, _) in self.index.components.items()
-            if library in {"diffusers", "transformers"}
-            and issubclass(self.index.model_class(name), torch.nn.Module)
+            for name in self.index.components
+            if issubclass(self.index.model_class(name), torch.nn.Module)
         }
         return _largest_first(sizes)
 

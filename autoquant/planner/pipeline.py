@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 from autoquant.planner.workload import DEFAULT_PROMPTS, CallArgument, Workload, WorkloadRequest
@@ -23,7 +24,12 @@ def workload_for(pipeline: Any, request: WorkloadRequest) -> Workload:
         steps=request.steps or _default_steps(pipeline),
         guidance_scale=request.guidance_scale,
         batch_size=request.batch_size,
-        call_arguments={**_text_length(pipeline), **request.call_arguments},
+        call_arguments={
+            **_text_length(pipeline),
+            **_one_frame(pipeline),
+            **_exact_size(pipeline, request),
+            **request.call_arguments,
+        },
     )
 
 
@@ -39,13 +45,13 @@ def _default_pixels(pipeline: Any) -> int:
 
 
 def _default_steps(pipeline: Any) -> int:
-    default = inspect.signature(type(pipeline).__call__).parameters["num_inference_steps"].default
+    default = _call_parameters(pipeline)["num_inference_steps"].default
     return default if isinstance(default, int) else _USUAL_STEPS
 
 
 def _text_length(pipeline: Any) -> dict[str, CallArgument]:
     """Pipelines pad prompts to ``max_sequence_length``, whatever their tokenizer was made for."""
-    parameter = inspect.signature(type(pipeline).__call__).parameters.get("max_sequence_length")
+    parameter = _call_parameters(pipeline).get("max_sequence_length")
     if parameter is None or not isinstance(parameter.default, int):
         return {}
     lengths = [
@@ -55,3 +61,22 @@ def _text_length(pipeline: Any) -> dict[str, CallArgument]:
     ]
     longest = max(lengths, default=parameter.default)
     return {"max_sequence_length": longest} if longest < parameter.default else {}
+
+
+def _one_frame(pipeline: Any) -> dict[str, CallArgument]:
+    """A video pipeline is asked for an image."""
+    return {"num_frames": 1} if "num_frames" in _call_parameters(pipeline) else {}
+
+
+def _exact_size(pipeline: Any, request: WorkloadRequest) -> dict[str, CallArgument]:
+    """Some pipelines draw the nearest size of a list and resize it, unless told not to.
+
+    Memory and time would then be those of another size than the one that was asked for.
+    """
+    asked = request.height is not None or request.width is not None
+    bins = asked and "use_resolution_binning" in _call_parameters(pipeline)
+    return {"use_resolution_binning": False} if bins else {}
+
+
+def _call_parameters(pipeline: Any) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(type(pipeline).__call__).parameters

@@ -54,11 +54,17 @@ class ModelIndex(BaseModel):
     def model_class(self, component: str) -> type[Any]:
         """The diffusers or transformers class of ``component``.
 
+        A library that is neither is the folder of a pipeline in diffusers that brings the class.
+
         Raises:
             UnsupportedPipeline: The class is not one of an installed diffusers or transformers.
         """
         library, class_name = self.components[component]
-        module = importlib.import_module(library)
+        in_pipelines = library not in _REPOSITORY_TYPES
+        module = importlib.import_module(
+            f"diffusers.pipelines.{library}" if in_pipelines else library
+        )
+        library = "diffusers" if in_pipelines else library
         found = getattr(module, class_name, None)
         if not isinstance(found, type):
             raise UnsupportedPipeline(

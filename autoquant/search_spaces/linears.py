@@ -27,6 +27,13 @@ _DTYPE_READ = re.compile(
 )
 _INT8_TOLERANT = "torch.int8"
 
+# `q_proj_weight=self.q_proj.weight` (diffusers HunyuanDiTAttentionPool): the layer is never called,
+# its weight is used as a plain matrix. What is only asked about a weight does no harm.
+_WEIGHT_READ = re.compile(
+    r"(?<!isinstance\()self\.(?P<path>\w+(?:\.\w+)*?)\.weight\b"
+    r"(?!\s*\.(?:dtype|device|shape|ndim|requires_grad)\b)"
+)
+
 
 def linears(module: nn.Module) -> dict[str, nn.Linear]:
     """Every ``nn.Linear`` of ``module`` by path, subclasses included, each once."""
@@ -42,12 +49,13 @@ def linears(module: nn.Module) -> dict[str, nn.Linear]:
 def plain_linears(module: nn.Module) -> dict[str, nn.Linear]:
     """The layers any backend may try: exactly ``nn.Linear``, floating, untied, big enough to gain.
 
-    A subclass is left out because its owner may read the weight without calling the layer, as
-    ``nn.MultiheadAttention`` does with its output projection.
+    A layer whose owner reads the weight without calling the layer is left out. So is a subclass,
+    which may be made for that, as the output projection of ``nn.MultiheadAttention`` is.
     """
     from torch import nn
 
     tied = _tied_parameters(module)
+    read = _read_as_matrices(module)
     return {
         path: layer
         for path, layer in linears(module).items()
@@ -55,6 +63,7 @@ def plain_linears(module: nn.Module) -> dict[str, nn.Linear]:
         and layer.weight.dtype.is_floating_point
         and layer.weight.dtype.itemsize > 1
         and f"{path}.weight" not in tied
+        and path not in read
         and layer.in_features >= SMALLEST_WIDTH
         and layer.weight.numel() >= SMALLEST_WEIGHT
     }
@@ -94,12 +103,31 @@ def dtype_sensitive(module: nn.Module) -> DtypeSensitive:
     return DtypeSensitive(frozenset(layers), frozenset(layers & tolerant))
 
 
+def _read_as_matrices(module: nn.Module) -> set[str]:
+    """Paths whose weight the ``forward`` of their owner uses without calling the layer."""
+    kinds = {type(owner) for owner in module.modules()}
+    reads = {
+        kind: [match["path"] for match in _WEIGHT_READ.finditer(_forward_source(kind))]
+        for kind in kinds
+    }
+    return {
+        f"{owner_path}.{path}" if owner_path else path
+        for owner_path, owner in module.named_modules()
+        for path in reads[type(owner)]
+    }
+
+
+def _forward_source(owner: type[nn.Module]) -> str:
+    """The text of ``forward``; a class typed at a prompt, or compiled, has none."""
+    try:
+        return inspect.getsource(owner.forward)
+    except (OSError, TypeError):
+        return ""
+
+
 def _dtype_reads(owner: type[nn.Module]) -> tuple[tuple[str, bool], ...]:
     """Attribute paths whose dtype ``forward`` reads, and whether it treats int8 apart."""
-    try:
-        source = inspect.getsource(owner.forward)
-    except (OSError, TypeError):  # a class typed at a prompt, or compiled, has no source to read
-        return ()
+    source = _forward_source(owner)
     tolerates_int8 = _INT8_TOLERANT in source
     paths = dict.fromkeys(match["path"] for match in _DTYPE_READ.finditer(source))
     return tuple((path, tolerates_int8) for path in paths)

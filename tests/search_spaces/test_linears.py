@@ -84,3 +84,27 @@ def test_layers_that_cannot_gain_or_are_not_called_are_not_plain():
     )
     assert list(plain_linears(module)) == ["good"]
     assert "attention.out_proj" in linears(module)
+
+
+def test_a_weight_that_is_used_as_a_matrix_is_left_alone():
+    class Pool(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.called = nn.Linear(64, 64)
+            self.asked = nn.Linear(64, 64)
+            self.read = nn.Linear(64, 64)
+
+        def forward(self, inputs):
+            known = isinstance(self.asked.weight, torch.Tensor) and self.asked.weight.shape
+            hidden = self.called(self.asked(inputs)) if known else inputs
+            return nn.functional.linear(hidden, self.read.weight)
+
+    module = nn.Sequential(Pool())
+    assert list(plain_linears(module)) == ["0.called", "0.asked"]
+
+
+def test_the_attention_pool_of_hunyuan_dit_is_left_alone():
+    from diffusers.models.embeddings import HunyuanDiTAttentionPool
+
+    pool = HunyuanDiTAttentionPool(16, 64, 4)
+    assert not plain_linears(pool)

@@ -1,0 +1,106 @@
+"""Every family goes through the whole generic path: open, quantize, draw, compare, choose."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from autoquant import Plan, WorkloadRequest, autoquant
+from autoquant.planner.budget import Budget
+from autoquant.planner.evaluator import Recorder
+from autoquant.planner.preparation import prepare
+from autoquant.planner.request import Request
+from autoquant.planner.search import SearchSettings, search
+from autoquant.planner.selection import choose
+from tests.families import classic, modern
+
+SMALL = WorkloadRequest(prompts=("a red circle", "two blue squares"), steps=1, height=64, width=64)
+
+# Which components are decided on; everything else is discovered and left as it is.
+DECIDED: dict[Callable[[], Any], set[str]] = {
+    classic.stable_diffusion: {"unet", "text_encoder"},
+    classic.stable_diffusion_xl: {"unet", "text_encoder", "text_encoder_2"},
+    classic.stable_diffusion_3: {
+        "transformer",
+        "text_encoder",
+        "text_encoder_2",
+        "text_encoder_3",
+    },
+    classic.flux: {"transformer", "text_encoder", "text_encoder_2"},
+    classic.chroma: {"transformer", "text_encoder"},
+    classic.pixart_sigma: {"transformer", "text_encoder"},
+    classic.hunyuan_dit: {"transformer", "text_encoder", "text_encoder_2"},
+    classic.aura_flow: {"transformer", "text_encoder"},
+    modern.sana: {"transformer", "text_encoder"},
+    modern.lumina_2: {"transformer", "text_encoder"},
+    modern.qwen_image: {"transformer", "text_encoder"},
+    modern.z_image: {"transformer", "text_encoder"},
+    modern.flux_2_klein: {"transformer", "text_encoder"},
+    modern.wan: {"transformer", "transformer_2", "text_encoder"},
+    modern.cogview_4: {"transformer", "text_encoder"},
+}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize("make", DECIDED, ids=lambda make: make.__name__)
+def test_a_family_ends_with_a_feasible_quantized_plan(
+    make: Callable[[], Any], tmp_path: Path
+) -> None:
+    make().save_pretrained(tmp_path / "model")
+    request = Request(
+        pipeline=str(tmp_path / "model"), workload=SMALL, metric="flip", download=False
+    )
+    prepared, evaluator = prepare(request, tmp_path)
+    assert set(prepared.space.components) == DECIDED[make]
+    budget = Budget.of(0.999 * prepared.reference.measured.peak_gb)
+    settings = SearchSettings(trials=3)
+    result = search(Recorder(evaluator), prepared.space, budget, settings, prepared.runtime)
+    assert [trial.failure for trial in result.trials] == [None] * 3
+    chosen = choose(result.trials, budget).chosen
+    assert not chosen.candidate.is_reference
+    assert chosen.measured.loss > 0
+    assert all(chosen.measured.quantized_layers.values())
+
+
+def test_a_video_pipeline_draws_an_image_and_hands_it_over(tmp_path: Path) -> None:
+    modern.wan().save_pretrained(tmp_path / "model")
+    autoquant(
+        tmp_path / "model",
+        vram_gb=1,
+        workload=SMALL,
+        trials=2,
+        metric="flip",
+        download=False,
+        backends=["layerwise"],
+        out=tmp_path / "plan",
+    )
+    plan = Plan.load_json(tmp_path / "plan" / "plan.json")
+    assert plan.workload.call_arguments["num_frames"] == 1
+    done = subprocess.run(
+        [sys.executable, "load_pipeline.py"],
+        cwd=tmp_path / "plan",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "largest pixel difference: 0 of 255" in done.stdout
+
+
+def test_a_pipeline_that_draws_sizes_from_a_list_draws_the_one_asked_for(tmp_path: Path) -> None:
+    modern.sana().save_pretrained(tmp_path / "model")
+    request = Request(
+        pipeline=str(tmp_path / "model"), workload=SMALL, metric="flip", download=False
+    )
+    prepared, _ = prepare(request, tmp_path)
+    assert prepared.workload.call_arguments["use_resolution_binning"] is False
