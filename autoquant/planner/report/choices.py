@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from autoquant.planner.candidate import Candidate, choice_label
+from autoquant.planner.measurement import Measured
 from autoquant.planner.plan import Plan
 from autoquant.planner.quantities import gigabytes
 from autoquant.search_spaces.space import EVERY_SCHEME
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """Another choice for one component, and what the whole pipeline measured with it."""
+
+    choice: str
+    measured: Measured
 
 
 @dataclass(frozen=True)
@@ -25,6 +35,7 @@ class ComponentRow:
         share_after: Bytes as planned as such a share.
         layers: How many layers are quantized.
         why: From the plan.
+        alternatives: Candidates of the Pareto set that differ in this component alone.
     """
 
     name: str
@@ -37,6 +48,7 @@ class ComponentRow:
     share_after: float
     layers: int
     why: str
+    alternatives: tuple[Alternative, ...]
 
 
 @dataclass(frozen=True)
@@ -105,7 +117,18 @@ def _row(
         share_after=(after or 0.0) / widest,
         layers=plan.measured.quantized_layers.get(name, 0),
         why=part.why if part else _why_left_alone(plan, name),
+        alternatives=tuple(_alternatives(plan, name)) if part else (),
     )
+
+
+def _alternatives(plan: Plan, name: str) -> Iterator[Alternative]:
+    chosen = plan.candidate
+    for point in plan.pareto:
+        other = point.components.get(name)
+        if other is None or other == chosen.components[name] or point.runtime != chosen.runtime:
+            continue
+        if {**point.components, name: chosen.components[name]} == chosen.components:
+            yield Alternative(choice_label(other), point.measured)
 
 
 def _saved(saved: float, before: float) -> str:

@@ -85,6 +85,17 @@ def test_each_component_has_its_choice_its_saving_and_its_reason() -> None:
     assert (rows["vae"].choice, rows["vae"].why) == ("left alone", "mostly convolutions")
 
 
+def test_other_choices_for_a_component_are_those_that_differ_in_it_alone() -> None:
+    rows = {row.name: row for row in component_rows(recorded_plan())}
+    assert [other.choice for other in rows["transformer"].alternatives] == [
+        "bitsandbytes:nf4",
+        "torchao:float8wo",
+        "unquantized",
+    ]
+    assert rows["text_encoder"].alternatives == ()
+    assert rows["vae"].alternatives == ()
+
+
 def test_savings_are_left_out_where_the_unquantized_sizes_are_not_known() -> None:
     rows = component_rows(recorded_plan(pareto=()))
     assert all(row.before == "" and row.saved == "" for row in rows)
