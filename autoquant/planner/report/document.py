@@ -26,6 +26,8 @@ from autoquant.planner.report.scores import score_table, worst_first
 
 REPORT_NAME = "report.html"
 _PAGE = "page"
+# One script in the page; the first holds what the others share.
+_SCRIPTS = ("report.js", "plots.js", "images.js", "blind_test.js")
 # Images after these are folded away: the worst are what decides.
 _SHOWN_AT_ONCE = 4
 
@@ -53,7 +55,7 @@ def write_report(directory: Path, out: Path | None = None) -> Path:
 def render(evidence: Evidence, gallery: Gallery) -> str:
     """The report as HTML."""
     plan = evidence.plan
-    style, script = _asset("report.css"), _asset("report.js")
+    style, script = _asset("report.css"), "\n".join(map(_asset, _SCRIPTS))
     pictures = _worst_first(evidence, gallery)
     return (
         _environment()
