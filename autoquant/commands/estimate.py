@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 import shlex
+from math import inf
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from autoquant.commands.exit_status import ExitStatus
+from autoquant.errors import InputError
+
+# A pipe or file has no width of its own; this holds every column.
+_PIPED_WIDTH = 120
 
 
 def estimate(
@@ -56,7 +62,9 @@ def estimate(
     from autoquant.planner.footprint.report import as_data
     from autoquant.planner.footprint.request import request_for
 
-    budget = Budget.of(vram_gb=vram).model_copy(update={"ram_gb": Budget.of(ram).vram_gb})
+    if ram is not None and not 0 < ram < inf:
+        raise InputError(f"ram_gb must be a finite number above 0, got {ram!r}.")
+    budget = Budget.of(vram_gb=vram).model_copy(update={"ram_gb": ram})
     shapes = read_model(model, revision, variant, base)
     request = request_for(shapes, height, width, batch, dtype)
     traced = None
@@ -65,7 +73,7 @@ def estimate(
 
         traced = traced_tapes(shapes, request)
     result = estimate_options(shapes, request, budget, scheme, traced)
-    command = shlex.join(["autoquant", "suggest", model, "--vram", f"{vram:g}"])
+    command = _measuring_command(model, vram, height, width)
     if as_json:
         typer.echo(json.dumps(as_data(result, command), indent=1))
     else:
@@ -73,6 +81,17 @@ def estimate(
 
         from autoquant.console.estimate_table import estimate_tables
 
-        Console(highlight=False).print(estimate_tables(result, command))
+        console = Console(highlight=False)
+        if not console.is_terminal:
+            console.width = _PIPED_WIDTH
+        console.print(estimate_tables(result, command))
     if not result.fits:
         raise typer.Exit(ExitStatus.INFEASIBLE)
+
+
+def _measuring_command(model: str, vram: float, height: int | None, width: int | None) -> str:
+    """What measures the prediction; a lone file is no pipeline that can be run."""
+    name = "PIPELINE" if Path(model).expanduser().is_file() else shlex.quote(model)
+    sizes = {"--height": height, "--width": width}
+    asked = [f"{option} {size}" for option, size in sizes.items() if size is not None]
+    return " ".join(["autoquant suggest", name, f"--vram {vram:g}", *asked])

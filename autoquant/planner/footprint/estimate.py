@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from autoquant.planner.budget import Budget
-from autoquant.planner.footprint.bands import PEAK_BAND, RAM_BAND, WEIGHTS_BAND, Band
+from autoquant.planner.footprint.bands import PEAK_BAND, RAM_BAND, Band
+from autoquant.planner.footprint.family import is_known
 from autoquant.planner.footprint.layers import eligible_layers
 from autoquant.planner.footprint.option import ARRANGEMENTS, Option, ladder
-from autoquant.planner.footprint.prediction import Memory, Prediction, Predictor
+from autoquant.planner.footprint.prediction import Prediction, Predictor
 from autoquant.planner.footprint.request import Request
 from autoquant.planner.footprint.shapes import COMPUTE_BYTES, ComponentShapes, ModelShapes
 from autoquant.planner.footprint.storage_formats import storage_format
 from autoquant.planner.footprint.tape import Tape
-from autoquant.planner.footprint.weights import JOINT, quantized_parts
+from autoquant.planner.footprint.weights import JOINT, is_prequantized, quantized_parts
 from autoquant.planner.measurement import GIB
 from autoquant.search_spaces.scheme import Choice
 
@@ -48,6 +49,22 @@ class Estimate:
     request: Request
     budget: Budget
     rows: tuple[Row, ...]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader should know before believing the numbers."""
+        notes = list(self.model.notes)
+        if self.model.class_name and not is_known(self.model.class_name):
+            notes.append(
+                f"{self.model.class_name} is not known: prompt lengths and guidance are assumed, "
+                "and activations may be further off than the band says."
+            )
+        prequantized = [
+            name for name, part in self.model.components.items() if is_prequantized(part)
+        ]
+        if prequantized:
+            notes.append(f"Quantized in the checkpoint already: {', '.join(prequantized)}.")
+        return tuple(notes)
 
     @property
     def fits(self) -> bool:
@@ -176,8 +193,3 @@ def _with_nearest(row: Row, ranked: Sequence[Row]) -> Row:
         return row
     nearest = max(fitting, key=lambda other: (other.bits, -_rank(other)[0]))
     return Row(row.option, row.prediction, row.bits, row.verdict, row.certain, nearest.option)
-
-
-def weights_range(memory: Memory) -> tuple[float, float]:
-    """The error band of weights, in bytes."""
-    return WEIGHTS_BAND.at("low", memory.allocated), WEIGHTS_BAND.at("high", memory.allocated)

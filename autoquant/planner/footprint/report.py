@@ -43,7 +43,7 @@ def as_data(estimate: Estimate, command: str) -> dict[str, Any]:
         },
         "counter": "cuda.reserved",
         "latency_s": None,
-        "notes": list(estimate.model.notes),
+        "notes": list(estimate.notes),
         "options": [_row(row, request) for row in estimate.rows],
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from autoquant.errors import InputError
 from autoquant.planner.footprint.family import default_pixels, family_of
@@ -10,6 +10,7 @@ from autoquant.planner.footprint.shapes import COMPUTE_BYTES, ModelShapes
 
 _LARGEST_SIDE = 65536
 _LARGEST_BATCH = 4096
+_LONGEST_PROMPT = 131_072
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,17 @@ class Request:
     def itemsize(self) -> int:
         """Bytes of one number in the compute dtype."""
         return COMPUTE_BYTES[self.compute_dtype]
+
+    def with_call(self, text_tokens: int | None, *, unguided: bool) -> Request:
+        """The same with what a call asks for: a longest prompt, or no guidance."""
+        asked = self.text_tokens if text_tokens is None else min(text_tokens, _LONGEST_PROMPT)
+        beside = self.joint_tokens - self.text_tokens
+        return replace(
+            self,
+            text_tokens=asked,
+            joint_tokens=asked + beside,
+            denoised=self.batch if unguided else self.denoised,
+        )
 
 
 def request_for(

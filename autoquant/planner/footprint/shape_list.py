@@ -91,8 +91,7 @@ def parse_shape_list(name: str, text: bytes) -> ModelShapes:
         )
         for component_name, part in found.components.items()
     }
-    origins = tuple(f"{key}: {part.origin}" for key, part in found.components.items())
-    return ModelShapes(found.class_name, components, notes=origins)
+    return ModelShapes(found.class_name, components)
 
 
 def compressed(tensors: Mapping[str, TensorShape]) -> dict[str, str]:

@@ -87,9 +87,9 @@ class ComponentShapes:
         return sum(tensor.stored_bytes for tensor in self.tensors.values())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ModelShapes:
-    """A whole pipeline.
+    """A whole pipeline; equal only to itself.
 
     Attributes:
         class_name: Like ``FluxPipeline``; empty where the file does not say.

@@ -21,6 +21,7 @@ _FLOAT32 = 4
 # quanto: the first of these that divides the row; a row of at most 128 is one group
 # (optimum/quanto/nn/qmodule.py).
 _QUANTO_GROUPS = (128, 96, 64, 32)
+_QUANTO_SCALARS = 2  # input_scale and output_scale of every QLinear
 
 # torchao's tiled int4 layout pads columns to 1024 and rows to 8; a group of 128 has a bfloat16
 # scale and zero point (torchao/utils.py, find_multiple in the tile-packed workflow).
@@ -37,13 +38,11 @@ GGUF_BLOCKS = {
     "Q5_0": (32, 22),
     "Q5_1": (32, 24),
     "Q8_0": (32, 34),
-    "Q8_1": (32, 36),
     "Q2_K": (256, 84),
     "Q3_K": (256, 110),
     "Q4_K": (256, 144),
     "Q5_K": (256, 176),
     "Q6_K": (256, 210),
-    "Q8_K": (256, 292),
     "IQ2_XXS": (256, 66),
     "IQ2_XS": (256, 74),
     "IQ3_XXS": (256, 98),
@@ -74,6 +73,8 @@ class StorageFormat:
         parts: ``(rows, columns, compute bytes)`` to the bytes of each tensor: the payload, then
             scales and zero points. An allocator rounds each of them.
         fits: ``(rows, columns)`` that the backend can store.
+        scalars: Numbers in the compute dtype that each layer gets beside its weight.
+        casts_bias: Whether the bias is stored like the weight.
         spares_dtype_sensitive: Whether layers whose dtype their model reads stay as they are
             (search_spaces/linears.py, ``dtype_sensitive``).
     """
@@ -81,6 +82,8 @@ class StorageFormat:
     bits: float
     parts: Callable[[int, int, int], tuple[int, ...]]
     fits: Callable[[int, int], bool] = lambda rows, columns: True
+    scalars: int = 0
+    casts_bias: bool = False
     spares_dtype_sensitive: bool = False
 
     def weight_bytes(self, rows: int, columns: int, compute_bytes: int) -> int:
@@ -157,7 +160,7 @@ def _sdnq(bits: int, group: int, per_group: int, together: int = 1) -> StorageFo
 _BNB_4BIT = StorageFormat(
     4, _bitsandbytes_4bit, lambda _, columns: columns % 2 == 0, spares_dtype_sensitive=True
 )
-_PLAIN_FLOAT8 = StorageFormat(8, _row_scales(), spares_dtype_sensitive=True)
+_PLAIN_FLOAT8 = StorageFormat(8, _row_scales(), casts_bias=True, spares_dtype_sensitive=True)
 _TORCHAO_INT8 = StorageFormat(8, _row_scales(_FLOAT32, 1))
 _TORCHAO_FLOAT8 = StorageFormat(8, _row_scales(_FLOAT32))
 
@@ -180,11 +183,11 @@ _FORMATS: dict[str, StorageFormat] = {
         4, _tinygemm_int4, lambda _, columns: columns % _TINYGEMM_GROUP == 0 and columns >= 384
     ),
     "quanto:int8": StorageFormat(
-        8, _row_scales_in_compute_dtype, lambda _, columns: columns % 16 == 0
+        8, _row_scales_in_compute_dtype, lambda _, columns: columns % 16 == 0, _QUANTO_SCALARS
     ),
-    "quanto:float8": StorageFormat(8, _row_scales_in_compute_dtype),
-    "quanto:int4": StorageFormat(4, _quanto_packed(2), _quanto_packs),
-    "quanto:int2": StorageFormat(2, _quanto_packed(4), _quanto_packs),
+    "quanto:float8": StorageFormat(8, _row_scales_in_compute_dtype, scalars=_QUANTO_SCALARS),
+    "quanto:int4": StorageFormat(4, _quanto_packed(2), _quanto_packs, _QUANTO_SCALARS),
+    "quanto:int2": StorageFormat(2, _quanto_packed(4), _quanto_packs, _QUANTO_SCALARS),
     "layerwise:float8_e4m3fn": _PLAIN_FLOAT8,
     "layerwise:float8_e5m2": _PLAIN_FLOAT8,
     "sdnq:int8": _sdnq(8, 1024, 1),

@@ -55,9 +55,21 @@ def traced_tapes(model: ModelShapes, request: Request) -> dict[str, list[Tape]]:
 
 
 def _traced(component: ComponentShapes, call: Call, request: Request) -> Tape:
+    from huggingface_hub.errors import StrictDataclassError
+
     try:
         return record(build(component, request.compute_dtype), call)
-    except (TypeError, ValueError, RuntimeError, AttributeError, KeyError) as error:
+    except (
+        TypeError,
+        ValueError,
+        RuntimeError,
+        AttributeError,
+        KeyError,
+        AssertionError,
+        IndexError,
+        ZeroDivisionError,
+        StrictDataclassError,
+    ) as error:
         # Models report a config that they do not take as any of these.
         first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UnsupportedPipeline(

@@ -71,11 +71,19 @@ def held_parts(
     held: dict[str, tuple[int, ...]] = {
         name: (size,) for name, size in tensor_bytes(component, compute_dtype).items()
     }
-    for path, stored in quantized_parts(component, choice, compute_dtype).items():
-        first, *others = (f"{part}{_WEIGHT}" for part in path.split(JOINT))
-        held[first] = stored
+    quantized = quantized_parts(component, choice, compute_dtype)
+    n_scalars = storage_format(choice.scheme).scalars if quantized else 0
+    scalars = (COMPUTE_BYTES[compute_dtype],) * n_scalars
+    for path, stored in quantized.items():
+        first, *others = path.split(JOINT)
+        held[f"{first}{_WEIGHT}"] = (*stored, *scalars)
         for other in others:
-            del held[other]
+            del held[f"{other}{_WEIGHT}"]
+        if storage_format(choice.scheme).casts_bias:
+            biases = (f"{part}.bias" for part in (first, *others))
+            held.update(
+                {bias: (component.tensors[bias].elements,) for bias in biases if bias in held}
+            )
     return held
 
 
