@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 SMALLEST_WIDTH = 16
 SMALLEST_WEIGHT = 1024
 
-# `self.wo.weight.dtype` (transformers T5) and `next(iter(self.time_embedder.parameters())).dtype`
-# (diffusers Wan): activations are cast to whatever the quantized weight reports.
-_DTYPE_READ = re.compile(
-    r"self\.(?P<path>\w+(?:\.\w+)*?)\.(?:weight\.dtype\b|parameters\(\)\s*\)*\s*\.dtype\b)"
-)
+# `self.wo.weight.dtype` (transformers T5), `self.mlp[0].weight.dtype` (diffusers Z-Image) and
+# `next(iter(self.time_embedder.parameters())).dtype` (diffusers Wan): activations are cast to
+# whatever the quantized weight reports.
+_PATH = r"self\.(?P<path>\w+(?:\.\w+|\[\d+\])*?)"
+_DTYPE_READ = re.compile(_PATH + r"\.(?:weight\.dtype\b|parameters\(\)\s*\)*\s*\.dtype\b)")
 _INT8_TOLERANT = "torch.int8"
 
 # `q_proj_weight=self.q_proj.weight` (diffusers HunyuanDiTAttentionPool): the layer is never called,
 # its weight is used as a plain matrix. What is only asked about a weight does no harm.
 _WEIGHT_READ = re.compile(
-    r"(?<!isinstance\()self\.(?P<path>\w+(?:\.\w+)*?)\.weight\b"
+    r"(?<!isinstance\()" + _PATH + r"\.weight\b"
     r"(?!\s*\.(?:dtype|device|shape|ndim|requires_grad)\b)"
 )
 
@@ -107,7 +107,7 @@ def _read_as_matrices(module: nn.Module) -> set[str]:
     """Paths whose weight the ``forward`` of their owner uses without calling the layer."""
     kinds = {type(owner) for owner in module.modules()}
     reads = {
-        kind: [match["path"] for match in _WEIGHT_READ.finditer(_forward_source(kind))]
+        kind: [_module_path(match) for match in _WEIGHT_READ.finditer(_forward_source(kind))]
         for kind in kinds
     }
     return {
@@ -125,11 +125,16 @@ def _forward_source(owner: type[nn.Module]) -> str:
         return ""
 
 
+def _module_path(match: re.Match[str]) -> str:
+    """``mlp[0]`` as ``named_modules()`` writes it."""
+    return re.sub(r"\[(\d+)\]", r".\1", match["path"])
+
+
 def _dtype_reads(owner: type[nn.Module]) -> tuple[tuple[str, bool], ...]:
     """Attribute paths whose dtype ``forward`` reads, and whether it treats int8 apart."""
     source = _forward_source(owner)
     tolerates_int8 = _INT8_TOLERANT in source
-    paths = dict.fromkeys(match["path"] for match in _DTYPE_READ.finditer(source))
+    paths = dict.fromkeys(_module_path(match) for match in _DTYPE_READ.finditer(source))
     return tuple((path, tolerates_int8) for path in paths)
 
 

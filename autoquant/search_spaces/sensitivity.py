@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 
 GENERIC = "generic"
 
-Tier = Literal["boundary", "modulation"]
-"""``boundary``: first and last layers, few weights. ``modulation``: AdaLN, many weights."""
+Tier = Literal["boundary", "modulation", "costly"]
+"""``boundary``: first and last layers, few weights. ``modulation``: AdaLN, many weights.
+``costly``: parts of every block that somebody measured to break, most weights."""
 
-_TIERS: tuple[Tier, ...] = ("boundary", "modulation")
+_TIERS: tuple[Tier, ...] = ("boundary", "modulation", "costly")
 
 
 def _compiles(pattern: str) -> str:
@@ -69,12 +70,22 @@ class NotSearched(_Data):
     why: Sentence
 
 
+class Pointless(_Data):
+    """Schemes that gain nothing on some models, and why; they are tried only if named."""
+
+    models: Regex
+    schemes: Regex
+    why: Sentence
+    source: Sentence
+
+
 class Family(_Data):
     """One family file."""
 
     family: Sentence
     pipelines: Regex
     sensitive: tuple[SensitiveLayers, ...]
+    pointless: tuple[Pointless, ...] = ()
 
 
 class Generic(Family):
@@ -159,6 +170,20 @@ def sensitive_tiers(pipeline_class_name: str, module: nn.Module) -> dict[Tier, t
         if outermost:
             tiers[tier] = outermost
     return tiers
+
+
+def why_pointless(pipeline_class_name: str, model_name: str, scheme: str) -> str | None:
+    """Why ``scheme`` gains nothing on this model; None if it may."""
+    own = [
+        family
+        for family in families()
+        if re.fullmatch(family.pipelines, pipeline_class_name) is not None
+    ]
+    for family in (*own, generic()):
+        for rule in family.pointless:
+            if re.fullmatch(rule.models, model_name) and re.fullmatch(rule.schemes, scheme):
+                return rule.why
+    return None
 
 
 def sensitive_layers(

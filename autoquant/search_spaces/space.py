@@ -15,7 +15,7 @@ from autoquant.search_spaces.exclusions import without_excluded
 from autoquant.search_spaces.fuse import can_fuse
 from autoquant.search_spaces.linears import plain_linears
 from autoquant.search_spaces.scheme import NONE, Scheme
-from autoquant.search_spaces.sensitivity import generic, sensitive_tiers
+from autoquant.search_spaces.sensitivity import generic, sensitive_tiers, why_pointless
 from autoquant.search_spaces.usable import forbidden, usable_schemes
 
 if TYPE_CHECKING:
@@ -112,6 +112,8 @@ def open_space(
         for scheme, owner in usable.items():
             found = owner.quantizable_layers(module, Scheme.parse(scheme).precision)
             reason = forbidden(scheme, device_type, component=_full_name(module), **conditions)
+            if reason is None and scheme not in (backends or ()):
+                reason = why_pointless(pipeline_class_name, type(module).__name__, scheme)
             if found and reason is None:
                 layers[scheme] = found
             else:

@@ -108,3 +108,9 @@ def test_the_attention_pool_of_hunyuan_dit_is_left_alone():
 
     pool = HunyuanDiTAttentionPool(16, 64, 4)
     assert not plain_linears(pool)
+
+
+def test_the_time_embedder_of_z_image_casts_its_input():
+    from diffusers.models.transformers.transformer_z_image import TimestepEmbedder
+
+    assert dtype_sensitive(TimestepEmbedder(64)).layers == {"mlp.0"}

@@ -167,3 +167,17 @@ def test_no_two_choices_of_a_component_quantize_the_same_layers(modules):
                 for exclusions in component.distinct_exclusions(scheme)
             ]
             assert len(made) == len(set(made))
+
+
+def test_what_gains_nothing_is_tried_only_if_it_is_named(modules):
+    space = open_space("FluxPipeline", modules, "cpu", ["torchao"])
+    assert "torchao:int8dq" in space.components["transformer"].schemes
+    assert "torchao:int8dq" not in space.components["text_encoder_2"].schemes
+    [struck] = [
+        entry
+        for entry in space.struck
+        if (entry.component, entry.scheme) == ("text_encoder_2", "torchao:int8dq")
+    ]
+    assert "once an image" in struck.reason
+    named = open_space("FluxPipeline", modules, "cpu", ["torchao:int8dq"])
+    assert "torchao:int8dq" in named.components["text_encoder_2"].schemes
