@@ -39,11 +39,11 @@ def emit(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Write a plan as the file that another tool reads."""
-    from autoquant.console.quiet import quiet_libraries
-
-    quiet_libraries()
+    from autoquant.planner.emit.registry import emitter
+    from autoquant.planner.output import OutputDirectory
     from autoquant.planner.plan import Plan
 
+    # What can be checked without torch is checked before it is loaded.
     read = None if plan is None else Plan.load_json(plan)
     if list_targets:
         _list(read, source, as_json=as_json)
@@ -53,9 +53,13 @@ def emit(
             "Name a plan and a target: autoquant emit plan.json --to TARGET. "
             "autoquant emit --list shows the targets."
         )
+    emitter(target)
     if out is not None and out.resolve() == plan.parent.resolve():
         raise InputError(f"--out {out} is where the plan itself is: choose another directory.")
-    _emit(read, target, out or plan.parent / target, source, force, overwrite, as_json=as_json)
+    directory = out or plan.parent / target
+    with OutputDirectory(directory, overwrite=overwrite):
+        pass
+    _emit(read, target, directory, source, force, overwrite, as_json=as_json)
 
 
 def _emit(
@@ -68,6 +72,9 @@ def _emit(
     *,
     as_json: bool,
 ) -> None:
+    from autoquant.console.quiet import quiet_libraries
+
+    quiet_libraries()
     emitted = plan.emit(target, directory, source=source, force=force, overwrite=overwrite)
     if as_json:
         entries = {
@@ -92,8 +99,10 @@ def _list(plan: Plan | None, source: str | None, *, as_json: bool) -> None:
         {"target": name, "summary": each.summary} for name, each in emitters().items()
     ]
     if plan is not None:
+        from autoquant.console.quiet import quiet_libraries
         from autoquant.planner.emit.layout import read_layout
 
+        quiet_libraries()
         layout = read_layout(plan, source)
         for entry, each in zip(entries, emitters().values(), strict=True):
             entry.update(_verdict_entries(each.carries(plan, layout)))

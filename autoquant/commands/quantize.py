@@ -35,15 +35,21 @@ def quantize(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Write the planned pipeline as a checkpoint that plain diffusers loads, and prove it."""
+    from autoquant.planner.output import OutputDirectory
+    from autoquant.planner.plan import Plan
+
+    # What can be checked without torch is checked before it is loaded.
+    if out.resolve() == plan.parent.resolve():
+        raise InputError(f"--out {out} is where the plan itself is: choose another directory.")
+    read = Plan.load_json(plan)
+    with OutputDirectory(out, overwrite=overwrite):
+        pass
+
     from autoquant.console.quiet import quiet_libraries
 
     quiet_libraries()
     from autoquant.planner.checkpoint.write import write_checkpoint
-    from autoquant.planner.plan import Plan
 
-    if out.resolve() == plan.parent.resolve():
-        raise InputError(f"--out {out} is where the plan itself is: choose another directory.")
-    read = Plan.load_json(plan)
     written = write_checkpoint(
         read,
         out,

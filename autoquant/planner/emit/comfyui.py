@@ -132,7 +132,8 @@ def _translate(
     lost = [] if found.exact else [found.loss(name, part.scheme, "ComfyUI")]
     if component.kept:
         lost.append(
-            f"{name}: ComfyUI casts every layer, also the {len(component.kept)} that the plan keeps"
+            f"{name}: ComfyUI casts every layer, also the ones that the plan keeps "
+            f"({len(component.kept)})"
         )
     if component.library != "diffusers":
         lost.append(f"{name}: text encoders are cast by a server flag, all of them or none")

@@ -40,6 +40,8 @@ class DiffusersConfig:
     def carries(self, plan: Plan, layout: Layout) -> Verdict:
         """Full where the loaders' exclusion rules hit exactly the planned layers."""
         configs = _configs(plan, layout)
+        if not configs:
+            return impossible("it quantizes nothing, so from_pretrained() loads it as it stands.")
         refused = [
             f"{name}: {reason}" for name, reason in configs.items() if isinstance(reason, str)
         ]

@@ -95,6 +95,10 @@ TRANSFORMERS_TORCHAO = ExclusionRule(
 )
 # cache-dit 1.5 quantization/torchao/quantize_ao.py, is_exclude_layer: any part of the module path.
 CACHE_DIT = ExclusionRule(spell=str, matches=lambda entry, path: entry in path, heeds_float32=False)
+# sglang 0.5.23 srt/layers/quantization/utils.py, _module_path_match: whole names in a row.
+SGLANG = ExclusionRule(
+    spell=str, matches=lambda entry, path: f".{entry}." in f".{path}.", heeds_float32=False
+)
 
 
 def _list_or_itself(path: str) -> str:

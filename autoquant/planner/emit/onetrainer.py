@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from autoquant.planner.plan import Plan, PlannedComponent
 
 _FILE = "onetrainer.json"
+# Without it, OneTrainer takes the file for one of its first format and migrates it.
+_VERSION = 11
 # None is exact: NFLOAT_4 compresses the scales of nf4, INT_8 has no threshold for outliers
 # (modules/module/quantized/LinearNf4.py, modules/util/quantization_util.py).
 _BY_WIDTH = {"8": "INT_8", "float8": "FLOAT_8", "4": "NFLOAT_4"}
@@ -58,6 +60,7 @@ class OneTrainer:
         entries = _shares(plan, layout).entries
         default = _DTYPES[plan.runtime.compute_dtype]
         config: dict[str, Any] = {
+            "__version": _VERSION,
             "_autoquant": [origin(plan), *self.carries(plan, layout).lost],
             "model_type": _MODEL_TYPES[plan.pipeline.class_name],
             "base_model_name": layout.source,
@@ -99,7 +102,7 @@ def _translate(
         lost += beyond_the_plan(name, spell_kept_layers(component, ONETRAINER).also_kept)
     elif component.kept:
         lost.append(
-            f"{name}: OneTrainer's filter is for the denoiser, so the {len(component.kept)} layers "
-            "that the plan keeps are quantized unless OneTrainer leaves them out itself"
+            f"{name}: OneTrainer's filter is for the denoiser, so the layers that the plan "
+            f"keeps ({len(component.kept)}) are quantized unless OneTrainer leaves them out itself"
         )
     return Taken(found.name, tuple(lost))

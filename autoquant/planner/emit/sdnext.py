@@ -98,8 +98,8 @@ def _translate(
         lost = [leaves_out]
         if component.kept:
             lost.append(
-                f"{name}: layerwise casting in SD.Next does not know the {len(component.kept)} "
-                "layers that the plan keeps"
+                f"{name}: layerwise casting in SD.Next does not know the layers that the "
+                f"plan keeps ({len(component.kept)})"
             )
         return Taken(_LAYERWISE_MARK + _LAYERWISE[part.scheme], tuple(lost))
     found = equivalent(part.scheme, _EXACT, _BY_WIDTH)

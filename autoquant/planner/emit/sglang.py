@@ -13,9 +13,10 @@ import yaml
 
 from autoquant.planner.emit.base import Verdict
 from autoquant.planner.emit.equivalents import equivalent
+from autoquant.planner.emit.exclusion_rules import SGLANG, spell_kept_layers
 from autoquant.planner.emit.layout import ComponentLayout, Layout
 from autoquant.planner.emit.shares import Refusal, Shares, Taken, divide
-from autoquant.planner.emit.wording import yaml_header
+from autoquant.planner.emit.wording import beyond_the_plan, yaml_header
 
 if TYPE_CHECKING:
     from autoquant.planner.plan import Plan, PlannedComponent
@@ -72,9 +73,10 @@ def _translate(
     if found is None:
         return Refusal(f"SGLang quantizes to 8 bits while loading, not to {part.scheme}")
     lost = [found.loss(name, part.scheme, "SGLang")]
+    lost += beyond_the_plan(name, spell_kept_layers(component, SGLANG).also_kept)
     if component.kept:
         lost.append(
-            f"{name}: the {len(component.kept)} layers that the plan keeps are listed by their "
-            "diffusers names; where SGLang's own model names a layer otherwise, it is quantized"
+            f"{name}: the layers that the plan keeps ({len(component.kept)}) are listed by their "
+            f"{component.library} names; one that SGLang's own model calls otherwise is quantized"
         )
     return Taken(found.name, tuple(lost))

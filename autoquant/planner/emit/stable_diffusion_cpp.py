@@ -146,7 +146,7 @@ def _translate(
     lost = [] if found.exact else [found.loss(name, part.scheme, "stable-diffusion.cpp")]
     if component.kept:
         lost.append(
-            f"{name}: the {len(component.kept)} layers that the plan keeps have other names in "
+            f"{name}: the layers that the plan keeps ({len(component.kept)}) have other names in "
             "single files and are not kept; embedders and final layers are never converted"
         )
     return Taken(found.name, tuple(lost))
