@@ -145,6 +145,6 @@ def _show(plan: Plan, directory: Path, *, as_json: bool) -> None:
     from autoquant.planner.emit.loader_script import SCRIPT_NAME
 
     console = Console(highlight=False)
-    console.print(plan_tables(plan))
+    console.print(plan_tables(plan, console.width))
     console.print(f"\nWritten to {directory}: plan.json, {SCRIPT_NAME}, images/", soft_wrap=True)
     console.print(f"Next: python {directory / SCRIPT_NAME}", soft_wrap=True)

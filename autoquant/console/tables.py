@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
@@ -12,20 +12,35 @@ from autoquant.planner.candidate import Candidate, choice_label
 from autoquant.planner.measurement import Measured
 from autoquant.planner.plan import ParetoPoint, Plan
 from autoquant.planner.quantities import gigabytes, seconds
-from autoquant.planner.selection import describe
+from autoquant.planner.selection import describe, relative_excess
+
+_NAMED_TIES = 3
+_FIGURES = ("peak", "weights", "call", "loss", "worst")
+# In fewer columns than a usual terminal's, the candidates' names need the room.
+_NARROW = 80
+
+# Of the points that miss the budget, as many as help to see what a little more would bring.
+_SHOWN_BEYOND = 3
 
 
 def plan_text(plan: Plan, width: int = 100) -> str:
     """The plan as plain text, ``width`` columns wide."""
     console = Console(width=width, no_color=True, highlight=False)
     with console.capture() as capture:
-        console.print(plan_tables(plan))
+        console.print(plan_tables(plan, width))
     return capture.get().rstrip("\n")
 
 
-def plan_tables(plan: Plan) -> RenderableType:
-    """The verdict, the Pareto set, and the reason for each choice."""
-    return Group(_verdict(plan), Text(), _pareto_table(plan), Text(), _choices(plan), *_notes(plan))
+def plan_tables(plan: Plan, width: int) -> RenderableType:
+    """The verdict, the Pareto set, and the reason for each choice, for ``width`` columns."""
+    return Group(
+        _verdict(plan),
+        Text(),
+        _pareto_table(plan, narrow=width < _NARROW),
+        Text(),
+        _choices(plan),
+        *_notes(plan),
+    )
 
 
 def _verdict(plan: Plan) -> Text:
@@ -50,7 +65,7 @@ def _verdict(plan: Plan) -> Text:
     return text
 
 
-def _pareto_table(plan: Plan) -> Table:
+def _pareto_table(plan: Plan, *, narrow: bool) -> Table:
     table = Table(
         title=f"Pareto set of {plan.search.trials} measured candidates, by {plan.measured.metric}",
         title_justify="left",
@@ -60,23 +75,46 @@ def _pareto_table(plan: Plan) -> Table:
         pad_edge=False,
     )
     table.add_column("")
-    for heading in ("peak", "weights", "call", "loss", "worst"):
+    for heading in ("peak", "call", "loss") if narrow else _FIGURES:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("candidate", overflow="fold")
-    for point in plan.pareto:
-        table.add_row(*_pareto_cells(point), style=_row_style(point))
+    for point in _shown(plan):
+        table.add_row(*_pareto_cells(point, narrow=narrow), style=_row_style(point))
     return table
 
 
-def _pareto_cells(point: ParetoPoint) -> Iterator[str]:
+def _shown(plan: Plan) -> list[ParetoPoint]:
+    """The points within the budget, the nearest ones beyond it, and the unquantized pipeline."""
+    beyond = [point for point in plan.pareto if not point.feasible]
+    beyond.sort(key=lambda point: relative_excess(point.measured, plan.budget))
+    nearest = beyond[:_SHOWN_BEYOND]
+    return [
+        point
+        for point in plan.pareto
+        if point.feasible or point in nearest or _changes_nothing(point)
+    ]
+
+
+def _changes_nothing(point: ParetoPoint) -> bool:
+    return Candidate(components=point.components, runtime=point.runtime).is_reference
+
+
+def _pareto_cells(point: ParetoPoint, *, narrow: bool) -> Iterator[str]:
     measured: Measured = point.measured
     yield "→" if point.chosen else ("" if point.feasible else "×")
     yield gigabytes(measured.peak_gb)
-    yield gigabytes(measured.weights_gb)
+    if not narrow:
+        yield gigabytes(measured.weights_gb)
     yield seconds(measured.latency_s.median)
     yield f"{measured.loss:.4g}"
-    yield f"{measured.fidelity[measured.metric].worst:.4g}"
+    if not narrow:
+        yield f"{measured.fidelity[measured.metric].worst:.4g}"
     yield Candidate(components=point.components, runtime=point.runtime).label
+
+
+def _some(labels: Sequence[str]) -> str:
+    rest = len(labels) - _NAMED_TIES
+    return "; ".join(labels[:_NAMED_TIES]) + (f"; and {rest} more" if rest > 0 else "")
 
 
 def _struck_schemes(plan: Plan) -> dict[str, list[str]]:
@@ -118,8 +156,7 @@ def _notes(plan: Plan) -> Iterator[Text]:
     search = plan.search
     if search.ties:
         yield Text(
-            f"\nCannot be told from the choice in loss: {'; '.join(search.ties)}. "
-            f"Rule: {search.rule}."
+            f"\nCannot be told from the choice in loss: {_some(search.ties)}. Rule: {search.rule}."
         )
     if search.failed:
         reasons = sorted({failure.reason for failure in search.failures})
@@ -131,4 +168,6 @@ def _notes(plan: Plan) -> Iterator[Text]:
     for note in search.notes:
         yield Text(f"\n{note}")
     if plan.pareto and any(not point.feasible for point in plan.pareto):
-        yield Text("\n→ chosen   × misses the budget")
+        hidden = len(plan.pareto) - len(_shown(plan))
+        more = f"   {hidden} more that miss it are in the plan" if hidden else ""
+        yield Text(f"\n→ chosen   × misses the budget{more}")

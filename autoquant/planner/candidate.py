@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict
 
 from autoquant.search_spaces.scheme import NONE, Choice
 
+_LONGEST_NAMES = 24
+
 ComputeDtype = Literal["bfloat16", "float16", "float32"]
 
 
@@ -73,6 +75,5 @@ def choice_label(choice: Choice) -> str:
 
 
 def _abbreviated(paths: tuple[str, ...]) -> str:
-    if len(paths) <= 2:
-        return ", ".join(paths)
-    return f"{len(paths)} sensitive layers"
+    names = ", ".join(paths)
+    return names if len(names) <= _LONGEST_NAMES else f"{len(paths)} sensitive modules"

@@ -34,13 +34,13 @@ def reason(
 def _measured_alternative(
     component: str, choice: Choice, chosen: Trial, trials: Sequence[Trial]
 ) -> str:
-    """Name the nearest trial that differs in this component alone."""
+    """Name the best trial that differs in this component's scheme alone."""
     assert chosen.measured is not None
     alike = [
         trial
         for trial in trials
         if trial.measured is not None
-        and trial.candidate.components[component] != choice
+        and trial.candidate.components[component].scheme != choice.scheme
         and all(
             trial.candidate.components[name] == other
             for name, other in chosen.candidate.components.items()
@@ -53,6 +53,6 @@ def _measured_alternative(
     assert other.measured is not None
     scheme = other.candidate.components[component].scheme
     return (
-        f"; {scheme} here: loss {other.measured.loss:.4g} instead of {chosen.measured.loss:.4g}, "
-        f"peak {gigabytes(other.measured.peak_gb)} instead of {gigabytes(chosen.measured.peak_gb)}"
+        f"; with {scheme} here: loss {other.measured.loss:.4g}, "
+        f"peak {gigabytes(other.measured.peak_gb)}"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from autoquant.errors import InfeasibleBudget
@@ -49,7 +49,7 @@ def pareto_set(trials: Sequence[Trial]) -> tuple[Trial, ...]:
     """Measured trials that no other beats in loss, peak memory and latency, smallest peak first."""
     measured = [trial for trial in trials if trial.measured is not None]
     front = [trial for trial in measured if not any(_dominates(other, trial) for other in measured)]
-    return tuple(sorted(front, key=lambda trial: (_objectives(trial)[1], trial.number)))
+    return _smallest_first(front)
 
 
 def choose(trials: Sequence[Trial], budget: Budget) -> Selection:
@@ -68,8 +68,12 @@ def choose(trials: Sequence[Trial], budget: Budget) -> Selection:
     chosen = min(equal_in_both, key=lambda t: (_measured(t).peak_gb, _measured(t).loss, t.number))
     tied = tuple(trial for trial in equal_in_loss if trial is not chosen)
     # By its rule the choice may lose to a tied trial in all three by less than a spread.
-    front = pareto_set(trials)
-    return Selection(chosen, tied, front if chosen in front else (*front, chosen))
+    front = {trial.number: trial for trial in (*pareto_set(trials), chosen)}
+    return Selection(chosen, tied, _smallest_first(front.values()))
+
+
+def _smallest_first(trials: Iterable[Trial]) -> tuple[Trial, ...]:
+    return tuple(sorted(trials, key=lambda trial: (_measured(trial).peak_gb, trial.number)))
 
 
 def _measured(trial: Trial) -> Measured:
