@@ -14,22 +14,10 @@ import torch
 from autoquant.errors import BackendUnavailable
 from autoquant.planner.emit.layout import ComponentLayout
 from autoquant.planner.emit.load_time import LoadTimeConfig, load_time_config
+from autoquant.search_spaces.compatibility import conflicts
 from autoquant.search_spaces.scheme import Choice, Scheme
 
 _USE_INSTEAD = "Use the loader script instead: autoquant emit PLAN --to diffusers."
-
-# Backends whose weights one of the two libraries refuses to save, or saves without a word.
-_UNSAVEABLE = {
-    (
-        "layerwise",
-        "diffusers",
-    ): "diffusers saves layerwise casting as float8 without saying so, and "
-    "loads it without casting",
-    ("layerwise", "transformers"): "transformers cannot load layerwise casting",
-    ("gguf", "diffusers"): "diffusers cannot save GGUF weights",
-    ("gguf", "transformers"): "transformers cannot save GGUF weights",
-    ("quanto", "transformers"): "transformers cannot save quanto weights",
-}
 
 
 def saveable(
@@ -80,13 +68,18 @@ def attach_quantizer(module: torch.nn.Module, config: LoadTimeConfig) -> None:
 def _config(
     component: ComponentLayout, choice: Choice, compute_dtype: str, device_type: str
 ) -> LoadTimeConfig | str:
-    backend = Scheme.parse(choice.scheme).backend
-    unsaveable = _UNSAVEABLE.get((backend, component.library))
-    if unsaveable is not None:
-        return unsaveable
+    unsaveable = conflicts(
+        choice.scheme,
+        device_type,
+        component=f"{component.library}.{component.class_name}",
+        save=True,
+    )
+    if unsaveable:
+        return unsaveable[0].reason
     if choice.fuse_qkv:
         return "fused projections are not saved: loading builds the model unfused"
-    if backend == "bitsandbytes" and component.library == "diffusers" and device_type == "cpu":
+    is_bitsandbytes = Scheme.parse(choice.scheme).backend == "bitsandbytes"
+    if is_bitsandbytes and component.library == "diffusers" and device_type == "cpu":
         return "diffusers loads bitsandbytes on a GPU only, so the checkpoint cannot be proved here"
     config = load_time_config(component, choice, compute_dtype)
     if not isinstance(config, str) and config.also_kept:

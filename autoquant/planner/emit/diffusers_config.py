@@ -19,6 +19,7 @@ from autoquant.planner.emit.wording import (
     beyond_the_plan,
     origin,
     quantized_components,
+    untold_settings,
 )
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class DiffusersConfig:
             return impossible(
                 f"{'; '.join(refused)}. Use the target 'diffusers', which quantizes after loading."
             )
-        return Verdict(lost=tuple(_lost(configs)))
+        return Verdict(lost=(*_lost(configs), *untold_settings(plan, "PipelineQuantizationConfig")))
 
     def files(self, plan: Plan, layout: Layout) -> Mapping[str, str]:
         """The config in both forms."""

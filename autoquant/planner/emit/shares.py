@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from autoquant.planner.emit.base import Verdict, impossible
 from autoquant.planner.emit.layout import ComponentLayout, Layout
-from autoquant.planner.emit.wording import quantized_components
+from autoquant.planner.emit.wording import quantized_components, untold_settings
 
 if TYPE_CHECKING:
     from autoquant.planner.plan import Plan, PlannedComponent
@@ -41,6 +41,7 @@ class Shares(Generic[Entry]):
     taken: dict[str, Taken[Entry]]
     refused: dict[str, str]
     fused: tuple[str, ...]
+    plan: Plan
 
     @property
     def entries(self) -> dict[str, Entry]:
@@ -68,6 +69,7 @@ class Shares(Generic[Entry]):
             f"{name}: {tool} does not fuse the attention projections; latency was measured fused"
             for name in self.fused
         ]
+        lost += untold_settings(self.plan, tool)
         return Verdict(lost=tuple(lost))
 
 
@@ -86,4 +88,4 @@ def divide(plan: Plan, layout: Layout, translate: Translate[Entry]) -> Shares[En
             refused[name] = answer.reason
         else:
             taken[name] = answer
-    return Shares(taken, refused, tuple(fused))
+    return Shares(taken, refused, tuple(fused), plan)

@@ -41,6 +41,18 @@ def beyond_the_plan(component: str, also_kept: Sequence[str]) -> list[str]:
     ]
 
 
+def untold_settings(plan: Plan, tool: str) -> list[str]:
+    """What to say of the plan's runtime settings that a file for ``tool`` does not hold."""
+    runtime = plan.runtime
+    defaults = type(runtime)()
+    return [
+        f"{name} {getattr(runtime, name)}: {tool} is not told of it, set it there yourself; memory "
+        "and latency were measured with it"
+        for name in type(runtime).model_fields
+        if name != "compute_dtype" and getattr(runtime, name) != getattr(defaults, name)
+    ]
+
+
 def yaml_header(plan: Plan, lost: Sequence[str]) -> str:
     """The first lines of a YAML or shell file: where it comes from, and what it loses."""
     comments = [as_comment(origin(plan)), *(as_comment(f"Lost: {loss}.") for loss in lost)]

@@ -94,9 +94,9 @@ def test_a_checkpoint_that_loads_as_something_else_is_not_kept(
     [
         (
             {"transformer": "layerwise:float8_e4m3fn"},
-            r"transformer \(layerwise:float8_e4m3fn\): diffusers saves layerwise casting",
+            r"transformer \(layerwise:float8_e4m3fn\): the float8 weights are saved without",
         ),
-        ({"text_encoder": "quanto:int8"}, "transformers cannot save quanto weights"),
+        ({"text_encoder": "quanto:int8"}, "transformers cannot save a model that quanto"),
         (
             {"transformer": PlannedComponent(scheme="torchao:int8wo", fuse_qkv=True)},
             "fused projections are not saved",

@@ -10,6 +10,7 @@ import pytest
 
 from autoquant.errors import InputError, PlanFormatError
 from autoquant.metrics.device import package_versions
+from autoquant.planner.candidate import Runtime
 from autoquant.planner.emit import registry
 from autoquant.planner.emit.base import Verdict
 from autoquant.planner.emit.layout import Layout, read_layout
@@ -69,6 +70,15 @@ def test_every_target_says_for_every_plan_what_it_carries(name: str, plan_for: P
             for loss in verdict.lost:
                 assert loss in together.replace("\\u2019", "'"), (scheme, loss)
             assert chosen.next_step(files)
+
+
+def test_settings_that_a_tool_is_not_told_of_are_lost(plan_for: PlanFor) -> None:
+    runtime = Runtime.model_construct(compute_dtype="bfloat16", offload="model")
+    plan = plan_for(transformer="torchao:int8wo").model_copy(update={"runtime": runtime})
+    layout = read_layout(plan)
+    for name, each in emitters().items():
+        lost = each.carries(plan, layout).lost
+        assert any(loss.startswith("offload model:") for loss in lost) == (name != "diffusers")
 
 
 def test_another_package_can_bring_a_target(
