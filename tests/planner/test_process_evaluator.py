@@ -55,7 +55,7 @@ def test_every_fault_is_a_failed_trial_with_its_reason_and_the_search_goes_on(
 
 
 def test_what_is_wrong_with_the_request_is_the_same_error_as_in_this_process() -> None:
-    with pytest.raises(InputError, match="metric"):
+    with pytest.raises(InputError, match="'flop' is unknown"):
         autoquant("demo", vram_gb=1, workload=SMALL, metric="flop")
 
 
