@@ -28,6 +28,9 @@ def quantize(
     max_shard_size: Annotated[
         str, typer.Option(metavar="SIZE", help="Largest file, like 5GB.")
     ] = "5GB",
+    as_gguf: Annotated[
+        bool, typer.Option("--gguf", help="Write the transformer as a GGUF file instead.")
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Go on although other versions are installed.")
     ] = False,
@@ -48,6 +51,9 @@ def quantize(
     from autoquant.console.quiet import quiet_libraries
 
     quiet_libraries()
+    if as_gguf:
+        _gguf(read, out, source, force, overwrite, as_json=as_json)
+        return
     from autoquant.planner.checkpoint.write import write_checkpoint
 
     written = write_checkpoint(
@@ -64,6 +70,20 @@ def quantize(
         typer.echo(json.dumps(entries, indent=2))
     else:
         _show(read, written)
+
+
+def _gguf(
+    plan: Plan, out: Path, source: str | None, force: bool, overwrite: bool, *, as_json: bool
+) -> None:
+    from autoquant.planner.checkpoint.gguf_file import write_gguf
+    from autoquant.planner.quantities import gigabytes
+
+    written = write_gguf(plan, out, source=source, force=force, overwrite=overwrite)
+    if as_json:
+        typer.echo(json.dumps(asdict(written) | {"path": str(written.path)}, indent=2))
+        return
+    counts = ", ".join(f"{count} {kind}" for kind, count in written.tensors.items())
+    typer.echo(f"Written to {written.path}: {gigabytes(written.stored_gb)}, {counts} tensors.")
 
 
 def _show(plan: Plan, written: Checkpoint) -> None:
