@@ -19,7 +19,7 @@ from autoquant.planner.parameters import unquantized
 from autoquant.planner.plan import Plan
 from autoquant.planner.process_evaluator import ProcessEvaluator
 from autoquant.planner.progress import OnProgress, Progress, silent
-from autoquant.planner.request import Preparation, Request
+from autoquant.planner.request import Preparation, Request, require_sensible
 from autoquant.planner.search import SearchSettings, search
 from autoquant.planner.selection import choose
 from autoquant.planner.verdict import make_plan
@@ -48,6 +48,7 @@ def autoquant(
     revision: str | None = None,
     variant: str | None = None,
     trust_remote_code: bool = False,
+    space_file: str | Path | None = None,
     on_progress: OnProgress = silent,
 ) -> Plan:
     """Find the settings under which ``pipeline`` keeps a budget with the least loss of fidelity.
@@ -75,6 +76,7 @@ def autoquant(
         revision: Hub revision.
         variant: Weight variant, like ``fp16``.
         trust_remote_code: Whether a pipeline may bring code of its own.
+        space_file: A YAML file that says what may be tried (search_spaces/space_file.py).
         on_progress: Called after each step.
 
     Raises:
@@ -96,6 +98,7 @@ def autoquant(
         revision=revision,
         variant=variant,
         trust_remote_code=trust_remote_code,
+        space_file=None if space_file is None else str(space_file),
     )
     with ExitStack() as stack:
         output = None
@@ -120,6 +123,7 @@ def plan_pipeline(
 
     The images of each candidate are written below ``image_root``.
     """
+    require_sensible(request)
     with ExitStack() as stack:
         on_progress(Progress("reference"))
         try:

@@ -7,12 +7,18 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from autoquant.metrics.device import DeviceFingerprint
-from autoquant.metrics.fidelity import AUTO
+from autoquant.metrics.fidelity import AUTO, require_can_decide
 from autoquant.metrics.metric import DEFAULT_CLIP_MODEL
 from autoquant.planner.candidate import Runtime
 from autoquant.planner.measurement import Answer
-from autoquant.planner.source import PipelineSource
+from autoquant.planner.source import (
+    PipelineSource,
+    find_source,
+    local_directory,
+    read_model_index,
+)
 from autoquant.planner.workload import Workload, WorkloadRequest
+from autoquant.search_spaces.backends import backend
 from autoquant.search_spaces.space import SearchSpace
 
 
@@ -32,6 +38,23 @@ class Request(BaseModel):
     revision: str | None = None
     variant: str | None = None
     trust_remote_code: bool = False
+    space_file: str | None = None
+
+
+def require_sensible(request: Request) -> None:
+    """Find what is wrong with a request without loading anything heavy.
+
+    Raises:
+        InputError: The model, the metric or a backend is unknown, or the model is no pipeline.
+    """
+    require_can_decide(request.metric)
+    for word in request.backends or ():
+        backend(word.partition(":")[0])
+    if not isinstance(request.pipeline, str):
+        return
+    source = find_source(request.pipeline, revision=request.revision, variant=request.variant)
+    if not request.trust_remote_code:
+        read_model_index(local_directory(source, download=False))
 
 
 class Preparation(BaseModel):
