@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from autoquant.planner.footprint.config_values import integer, integers
+from autoquant.planner.footprint.config_values import MOST_LAYERS, integer, integers
 from autoquant.planner.footprint.decoder import decode
 from autoquant.planner.footprint.family import (
     decoder_of,
@@ -92,7 +92,7 @@ def _encoder_alive(component: ComponentShapes, request: Request) -> list[Alive]:
         # The activation of the wide layer of CLIP-L writes out more steps than gelu does; all
         # hidden states are kept where a pipeline reads the last but one.
         inner = 16 if config.get("hidden_act", "quick_gelu") == "quick_gelu" else 10
-        kept = integer(config, "num_hidden_layers", 12) + 1
+        kept = integer(config, "num_hidden_layers", 12, MOST_LAYERS) + 1
         return [Alive(inner + kept, request.batch * _CLIP_TOKENS * width)]
     return _language_model_alive(component, request)
 
@@ -114,7 +114,7 @@ def _language_model_alive(component: ComponentShapes, request: Request) -> list[
     config = text if isinstance(text, dict) else component.config
     width = integer(config, "hidden_size", 4096)
     tokens = request.batch * request.text_tokens
-    layers = integer(config, "num_hidden_layers", 32)
+    layers = integer(config, "num_hidden_layers", 32, MOST_LAYERS)
     alive = [Alive(layers + 1 + 8, tokens * width)]
     if re.search(r"For(ConditionalGeneration|CausalLM)$", component.class_name):
         alive.append(Alive(1, tokens * integer(config, "vocab_size", 152_064)))
@@ -131,15 +131,21 @@ class _Denoiser:
 
 
 _DENOISERS = (
-    _Denoiser(r"(Flux|Chroma|Bria|LongCat|Ovis)\w*Transformer2DModel", 17.2, 17.2),
+    _Denoiser(r"Flux2Transformer2DModel", 21.2, 24.7),
+    _Denoiser(r"ChromaTransformer2DModel", 16.2, 18.6),
+    _Denoiser(r"(Flux|Bria|LongCat|Ovis)\w*Transformer2DModel", 17.2, 17.2),
     _Denoiser(r"SD3Transformer2DModel", 13.04, 5.7),
     _Denoiser(r"PixArtTransformer2DModel", 12.02, 4.6),
     _Denoiser(r"QwenImage\w*Transformer2DModel", 15.2, 7.5),
+    _Denoiser(r"AuraFlowTransformer2DModel", 13.0, 14.1),
+    _Denoiser(r"CogView4Transformer2DModel", 13.1, 7.7),
+    _Denoiser(r"SanaTransformer2DModel", 14.0, 2.1),
 )
 # The largest of the known ones, for models that nobody has traced.
-_UNKNOWN_DENOISER = _Denoiser(r".*", 17.2, 17.2)
-# A UNet's counts are of (latent pixels x first level's channels).
-_UNET_COUNT = 15.8
+_UNKNOWN_DENOISER = _Denoiser(r".*", 21.2, 24.7)
+# A UNet's counts are of (latent pixels x first level's channels); attention in the first level, as
+# in Stable Diffusion 1.5, takes more.
+_UNET_COUNT, _UNET_COUNT_WITH_ATTENTION = 15.8, 26.06
 
 
 def _denoiser_alive(model: ModelShapes, denoiser: ComponentShapes, request: Request) -> list[Alive]:
@@ -147,7 +153,10 @@ def _denoiser_alive(model: ModelShapes, denoiser: ComponentShapes, request: Requ
     pixels = (request.height // scale) * (request.width // scale)
     if "UNet" in denoiser.class_name:
         channels = integers(config, "block_out_channels", (320,))[0]
-        return [Alive(_UNET_COUNT, request.denoised * pixels * channels)]
+        blocks = config.get("down_block_types")
+        attends = isinstance(blocks, list | tuple) and "CrossAttn" in str(next(iter(blocks), ""))
+        count = _UNET_COUNT_WITH_ATTENTION if attends else _UNET_COUNT
+        return [Alive(count, request.denoised * pixels * channels)]
     known = (kind for kind in _DENOISERS if re.fullmatch(kind.models, denoiser.class_name))
     kind = next(known, _UNKNOWN_DENOISER)
     width = _width(config)
@@ -179,9 +188,11 @@ def _decoder_alive(vae: ComponentShapes) -> tuple[float, int]:
     if vae.class_name == "AutoencoderKLQwenImage" or vae.class_name == "AutoencoderKLWan":
         # diffusers autoencoder_kl_qwenimage.py: one frame through causal 3-D convolutions.
         return 18.02, integer(vae.config, "base_dim", 96)
-    first = integers(vae.config, "block_out_channels", (128,))[0]
-    # As for AutoencoderKL: three tensors of the second level's channels, plus scratch.
-    return 9.5, first
+    if vae.class_name == "AutoencoderDC":
+        # diffusers autoencoder_dc.py; scratch as AutoencoderKL takes, three fifths more.
+        return 6.51 * 1.6, integers(vae.config, "decoder_block_out_channels", (128,))[0]
+    # As for AutoencoderKL: three tensors of the second level's channels, and scratch.
+    return 9.5, integers(vae.config, "block_out_channels", (128,))[0]
 
 
 def _played(alive: list[Alive], itemsize: int) -> Tape:

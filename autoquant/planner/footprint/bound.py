@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 from autoquant.planner.candidate import Candidate
@@ -16,6 +17,8 @@ from autoquant.search_spaces.scheme import Choice
 # The closed forms of the activations were at most 4% off their traces; weights are exact.
 _LEAST_OF_ACTIVATIONS = 0.9
 _UNGUIDED = 1.0
+# Caution: fragmentation may be kinder to a candidate than to those measured.
+_SHARE_OF_THE_GAP = 0.75
 
 
 def optimistic_peak_gb(shapes: ModelShapes, candidate: Candidate, workload: Workload) -> float:
@@ -41,6 +44,20 @@ def optimistic_peak_gb(shapes: ModelShapes, candidate: Candidate, workload: Work
         weights
         + _LEAST_OF_ACTIVATIONS * _activation_bytes(shapes, _request(shapes, candidate, workload))
     ) / GIB
+
+
+def corrected_bound_gb(bound_gb: float, measured: Sequence[tuple[float, float]]) -> float:
+    """A bound that has learnt from measurements on the device.
+
+    What a bound leaves out (scratch, reserve, kernels' buffers) hardly depends on how weights are
+    stored, so the least that any measurement showed of it is added.
+
+    Args:
+        bound_gb: From ``optimistic_peak_gb``.
+        measured: Bound and measured peak of candidates measured so far, of the same workload.
+    """
+    gaps = (peak_gb - measured_bound_gb for measured_bound_gb, peak_gb in measured)
+    return bound_gb + max(0.0, _SHARE_OF_THE_GAP * min(gaps, default=0.0))
 
 
 def _request(shapes: ModelShapes, candidate: Candidate, workload: Workload) -> Request:

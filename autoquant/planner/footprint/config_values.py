@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-# Beyond any model; keeps a lying config from asking for endless loops.
+# Beyond any model.
 _LARGEST = 10**9
 _LONGEST = 64
+MOST_LAYERS = 1024
+"""No model is deeper; what is counted layer by layer then ends soon, whatever a config says."""
 
 
-def integer(config: Mapping[str, Any], key: str, default: int) -> int:
-    """``config[key]`` if it is a sensible count, else ``default``."""
+def integer(config: Mapping[str, Any], key: str, default: int, largest: int = _LARGEST) -> int:
+    """``config[key]`` if it is a count of at most ``largest``, else ``default``."""
     value = config.get(key)
-    return value if isinstance(value, int) and _is_count(value) else default
+    return value if isinstance(value, int) and _is_count(value) and value <= largest else default
 
 
 def integers(config: Mapping[str, Any], key: str, default: tuple[int, ...]) -> tuple[int, ...]:

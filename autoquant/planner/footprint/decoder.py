@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from autoquant.planner.footprint.config_values import integer, integers
+from autoquant.planner.footprint.config_values import MOST_LAYERS, integer, integers
 from autoquant.planner.footprint.tape import Block, Tape
 
 _STABLE_DIFFUSION_CHANNELS = (128, 256, 512, 512)
@@ -26,7 +26,7 @@ def decode(tape: Tape, config: Mapping[str, Any], batch: int, height: int, width
         source = tape.convolve(latents, batch, integer(config, "latent_channels", 4), h, w)
     x = tape.convolve(source, batch, channels[-1], h, w)
     x = _middle(tape, x, (batch, channels[-1], h, w), config)
-    n_resnets = integer(config, "layers_per_block", 2) + 1
+    n_resnets = integer(config, "layers_per_block", 2, MOST_LAYERS) + 1
     x = _rise(tape, x, (batch, channels[-1], h, w), tuple(reversed(channels)), n_resnets)
     last = (batch, channels[0], height, width)
     for _ in ("norm", "activation"):

@@ -32,7 +32,7 @@ class ModelRule:
 
     Attributes:
         models: Matches the whole class name.
-        layers: Matches a component of the path.
+        layers: Matches a part of the path between dots, or the whole of it.
         float32: When loading keeps them in float32: always, for float16 only, or never.
         int8_too: Whether schemes that store int8 may touch them although their dtype is read.
     """
@@ -56,6 +56,8 @@ _RULES = (
         int8_too=False,
     ),
     ModelRule(r"Kandinsky6\w*", "time_embeddings|modulation", "always", int8_too=False),
+    # diffusers 0.42 transformer_z_image.py: `self.mlp[0].weight.dtype` of the time embedder.
+    ModelRule(r"ZImage\w*", r"(.*\.)?t_embedder\.mlp\.0", "never", int8_too=False),
     ModelRule(r"Flux3\w*", "norm_q|norm_k", "always", int8_too=False),
     ModelRule(
         r"(Wan|SkyReels|JoyImage|AnyFlow|ChronoEdit|Helios)\w*",

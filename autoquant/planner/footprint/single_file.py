@@ -78,7 +78,10 @@ _ARCHITECTURES = (
     _Architecture(
         r"input_blocks\.0\.0\.weight|down_blocks\.0\.resnets\.0\.conv1\.weight",
         "StableDiffusionPipeline", "UNet2DConditionModel", 0, 64,
-        {"block_out_channels": [320, 640, 1280, 1280]},
+        {
+            "block_out_channels": [320, 640, 1280, 1280],
+            "down_block_types": ["CrossAttnDownBlock2D"],
+        },
     ),
 )  # fmt: skip
 

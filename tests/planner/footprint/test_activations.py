@@ -18,6 +18,7 @@ from autoquant.planner.footprint.shapes import ComponentShapes, ModelShapes
 from autoquant.planner.footprint.trace import build, record
 from autoquant.planner.footprint.trace_calls import decoding_call, traced_tapes
 from autoquant.planner.measurement import GIB
+from tests.planner.footprint.meta import shapes_of
 from tests.planner.footprint.pipelines import MODELS
 
 SIZES = [(512, 512, 1), (1024, 1024, 1), (768, 1344, 2)]
@@ -78,6 +79,18 @@ def test_decoding_agrees_with_traces(
         assert predicted.peak_bytes == pytest.approx(traced.peak_bytes, rel=0.01)
 
 
+def test_a_unet_with_attention_in_its_first_level_takes_more() -> None:
+    from diffusers import UNet2DConditionModel
+
+    with torch.device("meta"):
+        unet = shapes_of(UNet2DConditionModel(sample_size=64, cross_attention_dim=768), "unet")
+    model = ModelShapes("StableDiffusionPipeline", {"unet": unet})
+    request = request_for(model, 512, 512)
+    assert denoiser_tape(model, request).peak_bytes == pytest.approx(
+        traced_tapes(model, request)[DENOISING][0].peak_bytes, rel=0.04
+    )
+
+
 def test_the_decoder_of_flux_takes_what_was_counted_before(flux: ModelShapes) -> None:
     peaks = {
         pixels: decoder_tape(flux, request_for(flux, pixels, pixels), workspaces=False).peak_bytes
@@ -99,7 +112,6 @@ def test_a_trace_counts_what_a_cpu_allocates() -> None:
     from diffusers import AutoencoderKL
 
     from autoquant.metrics.tracked_tensors import TensorTracker
-    from tests.planner.footprint.meta import shapes_of
 
     torch.manual_seed(0)
     vae = AutoencoderKL(

@@ -11,7 +11,7 @@ import pytest
 from autoquant.errors import InputError
 from autoquant.planner.budget import Budget
 from autoquant.planner.candidate import Candidate
-from autoquant.planner.footprint.bound import optimistic_peak_gb
+from autoquant.planner.footprint.bound import corrected_bound_gb, optimistic_peak_gb
 from autoquant.planner.footprint.estimate import Estimate, estimate, excess_bytes
 from autoquant.planner.footprint.option import Arrangement, Option
 from autoquant.planner.footprint.prediction import Predictor
@@ -135,6 +135,12 @@ def test_the_bound_lies_below_every_prediction(model: ModelShapes) -> None:
         peak = predictor.predict(Option(choices)).peak
         assert bound * GIB <= peak.allocated <= peak.reserved
         assert bound * GIB >= 0.75 * peak.allocated
+
+
+def test_measurements_raise_the_bound_by_what_all_of_them_had() -> None:
+    assert corrected_bound_gb(10.0, []) == 10.0
+    assert corrected_bound_gb(10.0, [(20.0, 24.0), (12.0, 14.0)]) == pytest.approx(11.5)
+    assert corrected_bound_gb(10.0, [(20.0, 19.0)]) == 10.0
 
 
 PROBE = (

@@ -142,7 +142,7 @@ _KEYS = st.sampled_from(
     ["sample_size", "patch_size", "num_attention_heads", "attention_head_dim", "in_channels",
      "block_out_channels", "layers_per_block", "latent_channels", "d_model", "num_heads", "d_ff",
      "text_config", "tie_word_embeddings", "hidden_size", "vocab_size", "dim_mult", "hidden_act",
-     "use_post_quant_conv"]
+     "use_post_quant_conv", "num_hidden_layers"]
 )  # fmt: skip
 _CLASSES = st.sampled_from(
     ["FluxTransformer2DModel", "UNet2DConditionModel", "T5EncoderModel", "CLIPTextModel",
@@ -153,7 +153,9 @@ _CLASSES = st.sampled_from(
 @settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(st.dictionaries(_KEYS, _JSON | st.integers(1, 64), max_size=8), _CLASSES)
+@given(
+    st.dictionaries(_KEYS, _JSON | st.integers(1, 64) | st.integers(1, 10**9), max_size=8), _CLASSES
+)
 def test_no_config_escapes_as_another_error(
     tmp_path_factory: pytest.TempPathFactory, config: dict[str, Any], class_name: str
 ) -> None:

@@ -93,7 +93,9 @@ SCHEMES = [
     f"{name}:{precision}"
     for name, backend in backends().items()
     for precision in backend.precisions
-    if backend.unavailable(precision, "cpu") is None and precision not in {"fp4", "float8_e5m2"}
+    if backend.unavailable(precision, "cpu") is None
+    and precision not in {"fp4", "float8_e5m2"}
+    and name != "sdnq"
 ]
 
 
