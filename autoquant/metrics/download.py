@@ -5,16 +5,18 @@ from __future__ import annotations
 import urllib.error
 import urllib.request
 
-from autoquant.errors import MetricUnavailable
+from autoquant.errors import InputError, MetricUnavailable
 
 _TIMEOUT_S = 3.0
 
 
-def require_reachable(url: str, way_out: str) -> None:
+def require_reachable(
+    url: str, way_out: str, error_type: type[InputError] = MetricUnavailable
+) -> None:
     """Ask ``url`` for a sign of life; an answer that refuses the request is one.
 
     Raises:
-        MetricUnavailable: Nothing answers; the message ends with ``way_out``.
+        InputError: Nothing answers; of ``error_type``, and its message ends with ``way_out``.
     """
     request = urllib.request.Request(url, method="HEAD")
     try:
@@ -23,4 +25,4 @@ def require_reachable(url: str, way_out: str) -> None:
     except urllib.error.HTTPError:
         return
     except OSError as error:  # URLError and timeouts are OSErrors
-        raise MetricUnavailable(f"{url} does not answer ({error}); {way_out}") from error
+        raise error_type(f"{url} does not answer ({error}); {way_out}") from error

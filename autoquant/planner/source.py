@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from autoquant import demo
 from autoquant.errors import InputError, UnsupportedPipeline
+from autoquant.metrics.download import require_reachable
 
 DEMO = "demo"
 IN_MEMORY = "<in memory>"
@@ -188,9 +189,15 @@ def _is_pipeline_module(name: str) -> bool:
 
 
 def _from_hub(source: PipelineSource, *, download: bool) -> Path:
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    cached = try_to_load_from_cache(source.location, _MODEL_INDEX, revision=source.revision)
+    if cached is None and not constants.HF_HUB_OFFLINE:
+        # The hub's own client retries for half a minute before it says so.
+        require_reachable(
+            constants.ENDPOINT, "check the network, or pass a local directory.", InputError
+        )
     try:
         if not download:
             index = hf_hub_download(source.location, _MODEL_INDEX, revision=source.revision)

@@ -66,6 +66,15 @@ def test_a_hub_id_that_cannot_be_reached_says_so(
         local_directory(find_source("nobody/nothing"), download=False)
 
 
+def test_an_unreachable_hub_is_said_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(InputError, match=r"127\.0\.0\.1:9 does not answer .*local directory"):
+        local_directory(find_source("nobody/nothing"), download=False)
+
+
 def test_a_directory_that_is_no_pipeline_is_named(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedPipeline, match="has no model_index"):
         read_model_index(tmp_path)

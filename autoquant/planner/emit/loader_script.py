@@ -11,11 +11,11 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Iterator, Mapping
+from importlib import import_module
 from pprint import pformat
 from types import ModuleType
 from typing import Any
 
-from autoquant import storage
 from autoquant.planner.plan import Plan, PlannedComponent
 from autoquant.search_spaces.backends import backend
 from autoquant.search_spaces.fuse import fuse_qkv
@@ -193,7 +193,8 @@ def _functions(changed: Mapping[str, PlannedComponent]) -> Iterator[str]:
         yield _LINEAR_LAYERS
     for _, function in sorted(functions.items()):
         yield inspect.getsource(function)
-    yield _module_body(storage)
+    # Only here, because it imports torch, which the planner does without until it writes.
+    yield _module_body(import_module("autoquant.storage"))
 
 
 def _module_body(module: ModuleType) -> str:
