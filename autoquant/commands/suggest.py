@@ -47,6 +47,9 @@ def suggest(
     backend: Annotated[
         list[str] | None, typer.Option(help="Search this backend only; may be repeated.")
     ] = None,
+    space: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Try what this YAML file says.")
+    ] = None,
     device: Annotated[
         str | None, typer.Option(help="Where to measure (default: the accelerator, else cpu).")
     ] = None,
@@ -78,11 +81,14 @@ def suggest(
     from autoquant.planner.search import SearchSettings
     from autoquant.planner.source import find_source
     from autoquant.planner.workload import WorkloadRequest, read_prompts
+    from autoquant.search_spaces.space_file import read_space_file
 
     # What can be checked without torch is checked before it is loaded.
     Budget.of(vram, latency, load_peak, max_loss)
     SearchSettings(trials, time_limit, seed)
     find_source(model)
+    if space is not None:
+        read_space_file(space)
     workload = WorkloadRequest(
         prompts=None if prompts is None else read_prompts(prompts),
         seeds=seeds,
@@ -115,6 +121,7 @@ def suggest(
         revision=revision,
         variant=variant,
         trust_remote_code=trust_remote_code,
+        space_file=space,
     )
     _show(plan, directory, as_json=as_json)
     if plan.search.interrupted:
@@ -146,5 +153,7 @@ def _show(plan: Plan, directory: Path, *, as_json: bool) -> None:
 
     console = Console(highlight=False)
     console.print(plan_tables(plan, console.width))
-    console.print(f"\nWritten to {directory}: plan.json, {SCRIPT_NAME}, images/", soft_wrap=True)
+    console.print(
+        f"\nWritten to {directory}: plan.json, {SCRIPT_NAME}, report.html, images/", soft_wrap=True
+    )
     console.print(f"Next: python {directory / SCRIPT_NAME}", soft_wrap=True)

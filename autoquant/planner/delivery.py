@@ -10,6 +10,7 @@ from autoquant.files import write_text
 from autoquant.planner.emit.loader_script import SCRIPT_NAME, loader_script
 from autoquant.planner.measurement import ComponentFacts
 from autoquant.planner.plan import Plan
+from autoquant.planner.report import write_report
 from autoquant.planner.source import DEMO, IN_MEMORY, local_directory, without_home
 
 
@@ -31,7 +32,7 @@ class Planned:
 
 
 def deliver(planned: Planned, directory: Path) -> None:
-    """Write ``plan.json``, ``load_pipeline.py`` and ``images/`` into ``directory``."""
+    """Write the plan, the loader script, the images and the report into ``directory``."""
     plan = planned.plan
     script = loader_script(
         plan,
@@ -45,6 +46,7 @@ def deliver(planned: Planned, directory: Path) -> None:
     shutil.copytree(planned.images, directory / "images" / "planned")
     write_text(directory / SCRIPT_NAME, script)
     plan.save(directory / "plan.json")
+    write_report(directory)
 
 
 def _source_for_script(plan: Plan) -> str:

@@ -61,6 +61,7 @@ def test_the_directory_holds_the_plan_the_script_and_the_images(
     assert Plan.load_json(out / "plan.json") == plan
     assert len(images(out / "images" / "reference")) == len(plan.workload.samples)
     assert len(images(out / "images" / "planned")) == len(plan.workload.samples)
+    assert "FluxPipeline" in (out / "report.html").read_text()
     assert "import autoquant" not in (out / "load_pipeline.py").read_text()
     assert "from autoquant" not in (out / "load_pipeline.py").read_text()
 
