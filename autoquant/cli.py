@@ -17,7 +17,13 @@ from autoquant.commands.quantize import quantize
 from autoquant.commands.report import report
 from autoquant.commands.run import run
 from autoquant.commands.suggest import suggest
-from autoquant.errors import InfeasibleBudget, InputError, SearchInterrupted, WorkerFailed
+from autoquant.errors import (
+    InfeasibleBudget,
+    InputError,
+    SearchInterrupted,
+    SpaceFileError,
+    WorkerFailed,
+)
 
 app = typer.Typer(
     name="autoquant",
@@ -70,6 +76,10 @@ def _status(arguments: list[str]) -> int:
         status = app(arguments, standalone_mode=False)
     except TyperException as error:
         return _fail(error.format_message(), ExitStatus.WRONG_INPUT)
+    except SpaceFileError as error:
+        for fault in str(error).splitlines():
+            _fail(fault, ExitStatus.WRONG_INPUT)
+        return ExitStatus.WRONG_INPUT
     except InputError as error:
         return _fail(str(error), ExitStatus.WRONG_INPUT)
     except InfeasibleBudget as error:

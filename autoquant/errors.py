@@ -5,6 +5,7 @@ AutoquantError
 │   ├── UnsupportedPipeline   the model is no diffusers text-to-image pipeline
 │   ├── BackendUnavailable    a backend is not installed or not able on this device
 │   ├── MetricUnavailable     a metric is unknown or its weights cannot be had
+│   ├── SpaceFileError        a space file that does not fit; a line for each fault
 │   └── PlanFormatError       a plan.json that cannot be trusted
 ├── InfeasibleBudget      nothing measured fits the budget                           (exit 3)
 ├── SearchInterrupted     Ctrl-C came before anything fitted the budget              (exit 4)
@@ -39,6 +40,10 @@ class MetricUnavailable(InputError):
 
 class PlanFormatError(InputError):
     """A plan file that is damaged, newer than this version, or inconsistent."""
+
+
+class SpaceFileError(InputError):
+    """A user's space file that is wrong, or does not fit the pipeline: one line for each fault."""
 
 
 class InfeasibleBudget(AutoquantError):

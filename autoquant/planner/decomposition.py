@@ -63,7 +63,8 @@ class Decomposition:
             schemes = [s for s in self._space.components[name].schemes if s != NONE]
             chosen = schemes if place == 0 else one_a_width(schemes)
             for scheme in schemes:
-                part = self._with(self._unquantized, name, Choice(scheme=scheme))
+                plainest = self._space.components[name].plainest(scheme)
+                part = self._with(self._unquantized, name, plainest)
                 (early if scheme in chosen else late).append(part)
         return early, late
 
@@ -109,9 +110,8 @@ class Decomposition:
         for name in self._by_size(finished):
             component = self._space.components[name]
             choice = best.candidate.components[name]
-            for exclusions, fuse_qkv in product(component.exclusions, component.fuse_qkv):
-                if choice.scheme == NONE and exclusions:
-                    continue
+            sets = ((),) if choice.scheme == NONE else component.distinct_exclusions(choice.scheme)
+            for exclusions, fuse_qkv in product(sets, component.fuse_qkv):
                 changed = choice.model_copy(update={"exclusions": exclusions, "fuse_qkv": fuse_qkv})
                 candidate = self._with(best.candidate, name, changed)
                 if candidate.key not in finished:

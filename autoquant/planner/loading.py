@@ -30,6 +30,9 @@ class ComponentLoader(Protocol):
     def load(self, name: str, dtype: torch.dtype) -> torch.nn.Module:
         """A module that shares no storage with anything else, in evaluation mode."""
 
+    def outline(self, name: str) -> torch.nn.Module:
+        """The module's layers; its weights may be on the meta device, and must not be changed."""
+
     def assemble(self, modules: Mapping[str, torch.nn.Module], dtype: torch.dtype) -> Any:
         """A pipeline around ``modules``; what is not among them is loaded unquantized."""
 
@@ -66,6 +69,23 @@ class DirectoryLoader:
             ) from error
         assert isinstance(module, torch.nn.Module)
         return module.eval().requires_grad_(False)
+
+    def outline(self, name: str) -> torch.nn.Module:
+        model_class = self.index.model_class(name)
+        try:
+            with torch.device("meta"):
+                if hasattr(model_class, "load_config"):  # a model of diffusers
+                    config = model_class.load_config(self.directory, subfolder=name)
+                    module = model_class.from_config(config)
+                else:
+                    kind = model_class.config_class
+                    module = model_class(kind.from_pretrained(self.directory, subfolder=name))
+        except (OSError, ValueError) as error:
+            raise UnsupportedPipeline(
+                f"{self.directory / name} cannot be outlined: {_first_line(error)}"
+            ) from error
+        assert isinstance(module, torch.nn.Module)
+        return module
 
     def assemble(self, modules: Mapping[str, torch.nn.Module], dtype: torch.dtype) -> Any:
         try:
@@ -107,6 +127,9 @@ class ObjectLoader:
     def load(self, name: str, dtype: torch.dtype) -> torch.nn.Module:
         return _copy_to_cpu(self._modules[name], dtype)
 
+    def outline(self, name: str) -> torch.nn.Module:
+        return self._modules[name]
+
     def assemble(self, modules: Mapping[str, torch.nn.Module], dtype: torch.dtype) -> Any:
         pipeline = copy.copy(self._pipeline)
         missing = {name: self.load(name, dtype) for name in self._modules if name not in modules}
@@ -141,6 +164,13 @@ def _require_untouched(name: str, module: torch.nn.Module) -> None:
     if any(hasattr(part, "_hf_hook") for part in module.modules()):
         raise UnsupportedPipeline(
             f"{name} has offload hooks; call pipe.remove_all_hooks() before autoquant()."
+        )
+    adapters = sorted(getattr(module, "peft_config", None) or {})
+    if adapters:
+        raise UnsupportedPipeline(
+            f"{name} has the LoRA adapters {', '.join(adapters)} loaded, which the plan's script "
+            "could not load again: call pipe.fuse_lora() and pipe.unload_lora_weights(), save the "
+            "pipeline, and pass that directory; or unload them."
         )
     weights_are_plain = all(type(weight) is torch.nn.Parameter for weight in module.parameters())
     if not weights_are_plain or getattr(module, "is_quantized", False):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from hashlib import sha256
 from itertools import product
 from math import prod
 from typing import Any
@@ -68,8 +69,7 @@ def uniform_candidates(space: SearchSpace, runtime: Runtime) -> Iterator[Candida
     for scheme in one_a_width(schemes):
         yield Candidate(
             components={
-                name: Choice(scheme=scheme) if scheme in component.schemes else Choice()
-                for name, component in space.components.items()
+                name: component.plainest(scheme) for name, component in space.components.items()
             },
             runtime=runtime,
         )
@@ -116,5 +116,5 @@ def _number_of_choices(component: ComponentSpace) -> int:
 
 
 def _exclusions_name(paths: tuple[str, ...]) -> str:
-    """Sets of one component are nested, so their sizes tell them apart."""
-    return f"{len(paths)} modules"
+    """Short, and different for different sets."""
+    return f"{len(paths)} modules, {sha256(' '.join(paths).encode()).hexdigest()[:8]}"

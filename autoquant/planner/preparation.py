@@ -32,7 +32,9 @@ from autoquant.planner.source import (
     local_directory,
 )
 from autoquant.planner.workload import WorkloadRequest
-from autoquant.search_spaces.space import open_space
+from autoquant.search_spaces.own_space import open_space_file
+from autoquant.search_spaces.space import SearchSpace, open_space
+from autoquant.search_spaces.space_file import read_space_file
 from autoquant.search_spaces.usable import usable_schemes
 
 
@@ -53,6 +55,8 @@ def prepare(request: Request, image_root: Path) -> tuple[Preparation, DeviceEval
     }
     usable_schemes(device.type, request.backends, **able)
     source, loader = _open(request)
+    class_name = loader.pipeline_class.__name__
+    own_space = _own_space(request, loader, device.type, able)
     built = build_pipeline(loader, Candidate(components={}, runtime=runtime), device)
     asked = _demo_workload(request.workload) if source.location == DEMO else request.workload
     workload = workload_for(built.pipeline, asked)
@@ -65,8 +69,9 @@ def prepare(request: Request, image_root: Path) -> tuple[Preparation, DeviceEval
         clip_model=request.clip_model,
     )
     decides = deciding_metric(request.metric, metrics, missing)
-    class_name = loader.pipeline_class.__name__
-    space = open_space(class_name, built.modules, device.type, request.backends, **able)
+    space = own_space or open_space(
+        class_name, built.modules, device.type, request.backends, **able
+    )
     unchanged = unquantized(space, runtime)
     evaluator = DeviceEvaluator(
         loader, built, unchanged, workload, device, metrics, decides, image_root
@@ -85,6 +90,22 @@ def prepare(request: Request, image_root: Path) -> tuple[Preparation, DeviceEval
         notes=(*notes, *_device_notes(device)),
     )
     return preparation, evaluator
+
+
+def _own_space(
+    request: Request, loader: ComponentLoader, device_type: str, able: dict[str, Any]
+) -> SearchSpace | None:
+    """The space of a user's file, checked against the pipeline before a weight is loaded."""
+    if request.space_file is None:
+        return None
+    return open_space_file(
+        read_space_file(Path(request.space_file)),
+        loader.pipeline_class.__name__,
+        {name: loader.outline(name) for name in loader.sizes},
+        device_type,
+        request.backends,
+        **able,
+    )
 
 
 def _device_notes(device: torch.device) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from autoquant.search_spaces.exclusions import without_excluded
 from autoquant.search_spaces.fuse import can_fuse
 from autoquant.search_spaces.linears import plain_linears
-from autoquant.search_spaces.scheme import NONE, Scheme
+from autoquant.search_spaces.scheme import NONE, Choice, Scheme
 from autoquant.search_spaces.sensitivity import generic, sensitive_tiers, why_pointless
 from autoquant.search_spaces.usable import forbidden, usable_schemes
 
@@ -30,7 +30,7 @@ class ComponentSpace(BaseModel):
     Attributes:
         schemes: ``none`` first, then the schemes that can run here.
         exclusions: Sets of exact module paths, each sorted: the empty set, then each the one before
-            and further sensitive layers.
+            and further sensitive layers; those of a user's file need not be nested.
         fuse_qkv: ``(False,)``, or ``(False, True)`` where the model can fuse.
         same_as: For a scheme under which some sets quantize the same layers as smaller ones, the
             position of the smallest equal set for each of ``exclusions``.
@@ -46,6 +46,12 @@ class ComponentSpace(BaseModel):
     def smallest_equal(self, scheme: str, position: int) -> tuple[str, ...]:
         """The smallest set that quantizes what the one at ``position`` does under ``scheme``."""
         return self.exclusions[self.same_as.get(scheme, range(position + 1))[position]]
+
+    def plainest(self, scheme: str) -> Choice:
+        """``scheme`` with the first of the exclusion sets, not fused."""
+        if scheme == NONE or scheme not in self.schemes:
+            return Choice()
+        return Choice(scheme=scheme, exclusions=self.exclusions[0])
 
     def distinct_exclusions(self, scheme: str) -> tuple[tuple[str, ...], ...]:
         """The sets that quantize different layers under ``scheme``."""
@@ -119,7 +125,7 @@ def open_space(
             else:
                 reason = reason or f"no layer of this {type(module).__name__} has a shape that fits"
                 struck.append(Struck(component=name, scheme=scheme, reason=reason))
-        exclusions, same_as = _distinct(_exclusions(pipeline_class_name, module), layers)
+        exclusions, same_as = distinct(_exclusions(pipeline_class_name, module), layers)
         components[name] = ComponentSpace(
             schemes=(NONE, *layers),
             exclusions=exclusions,
@@ -156,7 +162,7 @@ def _exclusions(pipeline_class_name: str, module: nn.Module) -> tuple[tuple[str,
     return tuple(sets)
 
 
-def _distinct(
+def distinct(
     sets: Sequence[tuple[str, ...]], layers: Mapping[str, tuple[str, ...]]
 ) -> tuple[tuple[tuple[str, ...], ...], dict[str, tuple[int, ...]]]:
     """Drop the sets that change nothing under any scheme, and tell which change nothing under one.
@@ -185,5 +191,6 @@ def _smallest_equal(sets: Sequence[tuple[str, ...]], eligible: tuple[str, ...]) 
     positions: list[int] = []
     for place, exclusions in enumerate(sets):
         left = without_excluded(eligible, exclusions)
-        positions.append(first.setdefault(left, place) if left else positions[-1])
+        before = positions[-1] if positions else place
+        positions.append(first.setdefault(left, place) if left else before)
     return positions
