@@ -112,21 +112,27 @@ def tied_names(component: ComponentShapes) -> frozenset[str]:
 
 def is_dtype_sensitive(component: ComponentShapes, path: str, *, int8: bool) -> bool:
     """Whether the model reads the stored dtype of the layer at ``path``, or keeps it in float32."""
-    return any(_concerns(rule, component, path) and not (int8 and rule.int8_too) for rule in _RULES)
+    return any(
+        _concerns(rule, path) and not (int8 and rule.int8_too)
+        for rule in _rules(component.class_name)
+    )
 
 
 def is_kept_in_float32(component: ComponentShapes, name: str, compute_dtype: str) -> bool:
     """Whether loading in ``compute_dtype`` leaves the tensor called ``name`` in float32."""
     return any(
-        rule.float32 in {"always", compute_dtype} and _concerns(rule, component, name)
-        for rule in _RULES
+        rule.float32 in {"always", compute_dtype} and _concerns(rule, name)
+        for rule in _rules(component.class_name)
     )
 
 
-def _concerns(rule: ModelRule, component: ComponentShapes, name: str) -> bool:
-    return re.fullmatch(rule.models, component.class_name) is not None and any(
-        re.fullmatch(rule.layers, part) for part in name.split(".")
-    )
+@lru_cache(maxsize=_REMEMBERED)
+def _rules(class_name: str) -> tuple[ModelRule, ...]:
+    return tuple(rule for rule in _RULES if re.fullmatch(rule.models, class_name))
+
+
+def _concerns(rule: ModelRule, name: str) -> bool:
+    return any(re.fullmatch(rule.layers, part) for part in (name, *name.split(".")))
 
 
 def _ties_words(component: ComponentShapes) -> bool:
