@@ -149,7 +149,7 @@ def read_model_index(directory: Path) -> ModelIndex:
         raise UnsupportedPipeline(
             f"{directory} is no diffusers pipeline: it has no {_MODEL_INDEX}."
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UnsupportedPipeline(f"{path} cannot be read: {error}.") from error
     if not isinstance(entries, dict):
         raise UnsupportedPipeline(f"{path} must hold a JSON object.")

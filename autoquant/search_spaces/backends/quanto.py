@@ -26,6 +26,10 @@ _SMALLEST_GROUP = 32
 # for bfloat16 rows that are not a multiple of 16 (torch 2.14, AVX512).
 _INT8_WIDTH = 16
 
+# torch._convert_weight_to_int4pack_for_cpu, which quanto calls on the CPU, takes no other number of
+# outputs ("expect N to be dividable by 16", torch 2.14).
+_INT4_OUTPUTS = 16
+
 
 _CUDA_HOME = "/usr/local/cuda"
 
@@ -52,9 +56,7 @@ class Quanto:
         """Paths of the plain linear layers whose width quanto's kernels and groups divide."""
         require_precision(self.name, self.precisions, precision)
         return tuple(
-            path
-            for path, layer in plain_linears(module).items()
-            if _width_fits(layer.in_features, precision)
+            path for path, layer in plain_linears(module).items() if _shape_fits(layer, precision)
         )
 
     def recipe(self, precision: str) -> Recipe:
@@ -76,7 +78,10 @@ def quantize_with_quanto(module: "torch.nn.Module", layers: tuple[str, ...], *, 
     module.requires_grad_(False).eval()
 
 
-def _width_fits(width: int, precision: str) -> bool:
+def _shape_fits(layer: "torch.nn.Linear", precision: str) -> bool:
+    width = layer.in_features
+    if precision == "int4" and layer.out_features % _INT4_OUTPUTS:
+        return False
     if precision in _PACKED:
         return width <= _LARGEST_GROUP or width % _SMALLEST_GROUP == 0
     return precision != "int8" or width % _INT8_WIDTH == 0

@@ -8,6 +8,12 @@ import torch
 from autoquant.search_spaces.backends.quanto import Quanto
 
 
+def test_int4_needs_a_multiple_of_16_outputs():
+    module = torch.nn.Sequential(torch.nn.Linear(128, 100), torch.nn.Linear(128, 112))
+    assert Quanto().quantizable_layers(module, "int4") == ("1",)
+    assert Quanto().quantizable_layers(module, "int2") == ("0", "1")
+
+
 @pytest.mark.parametrize(
     ("width", "fitting"),
     [
