@@ -159,7 +159,7 @@ def main() -> None:
     if arguments.log is not None:
         arguments.log.write_text(json.dumps(summary) + "\n")
     for stage in ("vae", "flow", "refining"):
-        print(stage, summary[stage][-1])
+        print(stage, summary[stage][-1:])
 
 
 if __name__ == "__main__":
