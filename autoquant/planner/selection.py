@@ -21,7 +21,10 @@ RULE = (
 
 @dataclass(frozen=True)
 class Selection:
-    """The chosen trial, the ones that cannot be told from it, and the Pareto set."""
+    """The chosen trial, the ones that cannot be told from it, and the Pareto set.
+
+    The choice and the unquantized pipeline are in the set in any case.
+    """
 
     chosen: Trial
     tied: tuple[Trial, ...]
@@ -68,7 +71,9 @@ def choose(trials: Sequence[Trial], budget: Budget) -> Selection:
     chosen = min(equal_in_both, key=lambda t: (_measured(t).peak_gb, _measured(t).loss, t.number))
     tied = tuple(trial for trial in equal_in_loss if trial is not chosen)
     # By its rule the choice may lose to a tied trial in all three by less than a spread.
-    front = {trial.number: trial for trial in (*pareto_set(trials), chosen)}
+    # The unquantized pipeline is what everything is compared with, on the front or not.
+    unquantized = [trial for trial in trials if trial.measured and trial.candidate.is_reference]
+    front = {trial.number: trial for trial in (*pareto_set(trials), chosen, *unquantized)}
     return Selection(chosen, tied, _smallest_first(front.values()))
 
 

@@ -74,6 +74,16 @@ def test_the_pareto_set_leaves_out_what_another_beats() -> None:
     assert [t.number for t in pareto_set(trials)] == [1, 0]
 
 
+def test_the_unquantized_pipeline_is_shown_even_where_another_beats_it() -> None:
+    trials = [
+        trial(0, candidate(), loss=0.0, peak_gb=4, latency_s=2),
+        trial(1, candidate("fake:int8"), loss=0.0, peak_gb=2, latency_s=1),
+    ]
+    selection = choose(trials, Budget.of(vram_gb=9))
+    assert [t.number for t in pareto_set(trials)] == [1]
+    assert [t.number for t in selection.pareto] == [1, 0]
+
+
 def test_nothing_that_fits_names_the_nearest_and_the_smallest() -> None:
     trials = [
         trial(0, candidate(), loss=0.0, peak_gb=20, latency_s=1),
