@@ -99,7 +99,9 @@ def test_a_metric_asked_for_by_name_is_that_one_or_an_error() -> None:
 @pytest.mark.parametrize("guard", ["clip", "clip_text", "clip_delta", "clip_image"])
 def test_a_guard_cannot_decide(guard: str) -> None:
     usable = {"flip": Listed(name="flip"), "clip_text": Listed(name="clip_text")}
-    with pytest.raises(MetricUnavailable, match=r"cannot decide a study.*one of: auto, lpips, flip, ssim, psnr\."):
+    with pytest.raises(
+        MetricUnavailable, match=r"cannot decide a study.*one of: auto, lpips, flip, ssim, psnr\."
+    ):
         deciding_metric(guard, usable, {})
 
 
