@@ -18,6 +18,11 @@ AutoquantError
 from __future__ import annotations
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of another library's message, or the error's class if it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 class AutoquantError(Exception):
     """Root of every error that autoquant raises on purpose."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict
 
@@ -26,6 +27,15 @@ class Budget(BaseModel):
     ram_gb: float | None = None
     load_peak_gb: float | None = None
     max_loss: float | None = None
+
+    def missed_share(self, values: Mapping[str, float]) -> float:
+        """Sum over the stated limits of the share by which ``values`` miss them; 0 is feasible."""
+        limits: dict[str, float | None] = {name: getattr(self, name) for name in values}
+        return sum(
+            max(0.0, values[name] - limit) / max(limit, 1e-9)
+            for name, limit in limits.items()
+            if limit is not None
+        )
 
     @classmethod
     def of(

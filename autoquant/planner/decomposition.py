@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
+from math import prod
 
 from autoquant.planner.budget import Budget
 from autoquant.planner.candidate import Candidate, Runtime
@@ -99,7 +100,7 @@ class Decomposition:
     def _combinations(self, model: PartsModel) -> Iterator[tuple[list[str], Sequence[Part]]]:
         names = list(self._space.components)
         options = [list(model.parts(name)) for name in names]
-        while _size(options) > _MOST_COMBINATIONS:
+        while prod(map(len, options)) > _MOST_COMBINATIONS:
             longest = max(options, key=len)
             longest.remove(max(longest, key=lambda part: part.loss))
         for parts in product(*options):
@@ -127,10 +128,3 @@ def _first_unmeasured(
     candidates: Iterable[Candidate], finished: Mapping[str, Trial]
 ) -> Candidate | None:
     return next((candidate for candidate in candidates if candidate.key not in finished), None)
-
-
-def _size(options: Sequence[Sequence[Part]]) -> int:
-    size = 1
-    for parts in options:
-        size *= len(parts)
-    return size

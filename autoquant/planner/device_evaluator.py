@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from autoquant.errors import CandidateFailed
+from autoquant.errors import CandidateFailed, first_line
 from autoquant.metrics.device import release_memory
 from autoquant.metrics.fidelity import Metric, loss_of, score
 from autoquant.metrics.images import check_images, save_png
@@ -145,11 +145,11 @@ class DeviceEvaluator:
             built = build_pipeline(self._loader, candidate, self._device)
             drawn = draw_workload(built, self._workload, self._device)
         except torch.OutOfMemoryError as error:
-            raise CandidateFailed(f"out of memory: {_first_line(error)}") from error
+            raise CandidateFailed(f"out of memory: {first_line(error)}") from error
         except (RuntimeError, ValueError, TypeError, AssertionError, ImportError) as error:
             # Backends report a missing kernel or a shape they cannot take as any of these; the
             # reason goes into the study, where the table shows it.
-            raise CandidateFailed(f"{type(error).__name__}: {_first_line(error)}") from error
+            raise CandidateFailed(f"{type(error).__name__}: {first_line(error)}") from error
         check_images(drawn.images, self._prompts, self.reference_images)
         return self._answer(candidate, built, drawn)
 
@@ -212,7 +212,3 @@ def _facts(module: torch.nn.Module, quantized_layers: tuple[str, ...]) -> Compon
             if isinstance(layer, torch.nn.Linear) and path not in quantized_layers
         ),
     )
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

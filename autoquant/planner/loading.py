@@ -13,7 +13,7 @@ import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils import logging
 
-from autoquant.errors import UnsupportedPipeline
+from autoquant.errors import UnsupportedPipeline, first_line
 from autoquant.planner.source import ModelIndex, read_model_index
 from autoquant.storage import held_bytes
 
@@ -65,7 +65,7 @@ class DirectoryLoader:
             )
         except (OSError, ValueError) as error:
             raise UnsupportedPipeline(
-                f"{self.directory / name} cannot be loaded: {_first_line(error)}"
+                f"{self.directory / name} cannot be loaded: {first_line(error)}"
             ) from error
         assert isinstance(module, torch.nn.Module)
         return module.eval().requires_grad_(False)
@@ -82,7 +82,7 @@ class DirectoryLoader:
                     module = model_class(kind.from_pretrained(self.directory, subfolder=name))
         except (OSError, ValueError) as error:
             raise UnsupportedPipeline(
-                f"{self.directory / name} cannot be outlined: {_first_line(error)}"
+                f"{self.directory / name} cannot be outlined: {first_line(error)}"
             ) from error
         assert isinstance(module, torch.nn.Module)
         return module
@@ -95,7 +95,7 @@ class DirectoryLoader:
                 )
         except (OSError, ValueError) as error:
             raise UnsupportedPipeline(
-                f"{self.directory} cannot be loaded: {_first_line(error)}"
+                f"{self.directory} cannot be loaded: {first_line(error)}"
             ) from error
         return _quiet(pipeline)
 
@@ -222,10 +222,6 @@ def _no_progress_bar() -> Iterator[None]:
     finally:
         if was_enabled:
             logging.enable_progress_bar()
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def loader_for(directory: Path, *, trust_remote_code: bool = False) -> ComponentLoader:

@@ -38,13 +38,9 @@ class Predicted:
 
     def excess(self, budget: Budget) -> float:
         """Sum of the missed shares of the limits; 0 is feasible."""
-        pairs = (
-            (self.peak_gb, budget.vram_gb),
-            (self.latency_s, budget.latency_s),
-            (self.loss, budget.max_loss),
+        return budget.missed_share(
+            {"vram_gb": self.peak_gb, "latency_s": self.latency_s, "max_loss": self.loss}
         )
-        stated = [(value, limit) for value, limit in pairs if limit is not None]
-        return sum(max(0.0, value - limit) / max(limit, 1e-9) for value, limit in stated)
 
 
 @dataclass(frozen=True)

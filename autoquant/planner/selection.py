@@ -33,12 +33,7 @@ class Selection:
 
 def excess(measured: Measured, budget: Budget) -> dict[str, float]:
     """How far each stated limit is missed; 0 or less means that it is kept."""
-    values = {
-        "vram_gb": measured.peak_gb,
-        "latency_s": measured.latency_s.median,
-        "load_peak_gb": measured.load_peak_gb,
-        "max_loss": measured.loss,
-    }
+    values = _limited(measured)
     limits = {name: getattr(budget, name) for name in values}
     return {name: values[name] - limit for name, limit in limits.items() if limit is not None}
 
@@ -75,6 +70,16 @@ def choose(trials: Sequence[Trial], budget: Budget) -> Selection:
     unquantized = [trial for trial in trials if trial.measured and trial.candidate.is_reference]
     front = {trial.number: trial for trial in (*pareto_set(trials), chosen, *unquantized)}
     return Selection(chosen, tied, _smallest_first(front.values()))
+
+
+def _limited(measured: Measured) -> dict[str, float]:
+    """What was measured, under the names of the limits."""
+    return {
+        "vram_gb": measured.peak_gb,
+        "latency_s": measured.latency_s.median,
+        "load_peak_gb": measured.load_peak_gb,
+        "max_loss": measured.loss,
+    }
 
 
 def _smallest_first(trials: Iterable[Trial]) -> tuple[Trial, ...]:
@@ -155,9 +160,7 @@ def rank(trial: Trial, budget: Budget) -> tuple[float, float, int]:
 
 def relative_excess(measured: Measured, budget: Budget) -> float:
     """Sum of the missed shares of the limits; 0 is feasible."""
-    limits: dict[str, float] = budget.model_dump()
-    missed = excess(measured, budget)
-    return sum(max(0.0, by) / max(limits[name], 1e-9) for name, by in missed.items())
+    return budget.missed_share(_limited(measured))
 
 
 def _needs(trial: Trial, budget: Budget) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from autoquant import demo
-from autoquant.errors import InputError, UnsupportedPipeline
+from autoquant.errors import InputError, UnsupportedPipeline, first_line
 from autoquant.metrics.download import require_reachable
 
 DEMO = "demo"
@@ -218,11 +218,8 @@ def _from_hub(source: PipelineSource, *, download: bool) -> Path:
             "check the network, or pass a local directory."
         ) from error
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
-        first_line = (
-            str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        )
         raise InputError(
-            f"Cannot get {source.location} from the hub: {first_line} "
+            f"Cannot get {source.location} from the hub: {first_line(error)} "
             "(gated repositories need `hf auth login`)."
         ) from error
 

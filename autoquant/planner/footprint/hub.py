@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from autoquant.errors import InputError
+from autoquant.errors import InputError, first_line
 from autoquant.planner.footprint.pipeline_shapes import read_directory, read_pipeline
 from autoquant.planner.footprint.shapes import ModelShapes
 from autoquant.planner.source import PipelineSource, local_directory, read_model_index
@@ -130,13 +130,9 @@ def _one_line(location: str, ask: Callable[[], _T]) -> _T:
             f"The hub has no {location}, or it is private: check the name, or run `hf auth login`."
         ) from error
     except (HfHubHTTPError, HFValidationError) as error:
-        raise InputError(f"The hub refuses {location}: {_first_line(error)}") from error
+        raise InputError(f"The hub refuses {location}: {first_line(error)}") from error
     except (HTTPError, OSError) as error:
         raise InputError(
-            f"The hub cannot be reached for {location} ({_first_line(error)}); check the network, "
+            f"The hub cannot be reached for {location} ({first_line(error)}); check the network, "
             "or pass a local directory."
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
