@@ -18,6 +18,8 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 # (bitsandbytes/functional.py QuantState; nn/modules.py Int8Params, MatmulLtState).
 _QUANT_STATE_TENSORS = ("absmax", "code", "offset")
 _INT8_TENSORS = ("CB", "SCB")
+# The bias, and the scales of activations that quanto's QLinear keeps even where it uses none.
+_NOT_OF_THE_WEIGHT = ("bias", "input_scale", "output_scale")
 
 
 def owned_tensors(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -62,14 +64,17 @@ def held_bytes(*modules: torch.nn.Module) -> int:
 def weight_bytes(layer: torch.nn.Module) -> int:
     """Bytes behind ``layer.weight`` alone, scales and zero points included.
 
-    SDNQ keeps those as parameters of their own beside the weight; only a bias belongs to neither.
+    SDNQ keeps those as tensors of their own beside the weight.
     """
     tensors = [
         *(
             owned
-            for name, parameter in layer.named_parameters(recurse=False)
-            if name != "bias"
-            for owned in owned_tensors(parameter)
+            for name, tensor in (
+                *layer.named_parameters(recurse=False),
+                *layer.named_buffers(recurse=False),
+            )
+            if name not in _NOT_OF_THE_WEIGHT
+            for owned in owned_tensors(tensor)
         ),
         *_attribute_tensors(getattr(layer, "state", None), _INT8_TENSORS),
     ]

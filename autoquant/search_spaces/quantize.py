@@ -77,8 +77,8 @@ def apply_choice(module: nn.Module, choice: Choice, compute_dtype: torch.dtype) 
     Raises:
         InputError: An exclusion is no path of the module, or the model cannot fuse.
         BackendUnavailable: The backend or precision is unknown.
-        QuantizationMismatch: The layers that hold fewer bytes now are not the ones asked for, or
-            there is nothing to quantize.
+        QuantizationMismatch: The layers that hold fewer bytes now are not the ones asked for, there
+            is nothing to quantize, or the module reports another dtype than before.
     """
     from autoquant.storage import held_bytes
 
@@ -90,8 +90,10 @@ def apply_choice(module: nn.Module, choice: Choice, compute_dtype: torch.dtype) 
         scheme = Scheme.parse(choice.scheme)
         recipe = backend(scheme.backend).recipe(scheme.precision)
         kept = _untouched(module, layers)
+        reported = getattr(module, "dtype", None)
         recipe.function(module, layers, **recipe.arguments)
         _verify(module, layers, kept, choice.scheme, compute_dtype)
+        _require_same_dtype(module, reported, choice.scheme)
     return QuantizedLayers(layers, bytes_before, held_bytes(module))
 
 
@@ -136,6 +138,16 @@ def _verify(
         raise QuantizationMismatch(
             f"{scheme} changed {len(changed)} layers that it was told to leave alone: "
             f"{_first(changed)}."
+        )
+
+
+def _require_same_dtype(module: nn.Module, reported: torch.dtype | None, scheme: str) -> None:
+    """Pipelines cast latents and prompts to the dtype that a model reports."""
+    now = getattr(module, "dtype", None)
+    if now != reported:
+        raise QuantizationMismatch(
+            f"{scheme} makes this {type(module).__name__} report {now} where it computes in "
+            f"{reported}: pipelines would feed it the wrong dtype."
         )
 
 

@@ -137,3 +137,12 @@ def test_a_layer_replaced_unasked_is_a_mismatch(build, monkeypatch):
     excluded = next(iter(linears(module)))
     with pytest.raises(QuantizationMismatch, match=f"leave alone: {excluded}"):
         apply_choice(module, Choice(scheme="faulty:int8", exclusions=(excluded,)), torch.bfloat16)
+
+
+def test_a_model_that_reports_another_dtype_is_a_mismatch(build, monkeypatch):
+    monkeypatch.setattr(quantize, "backend", lambda name: Faulty(cast))
+    module = build("flux")
+    for layer in linears(module).values():
+        layer.bias = None
+    with pytest.raises(QuantizationMismatch, match="report torch.float8_e4m3fn"):
+        apply_choice(module, Choice(scheme="faulty:int8"), torch.bfloat16)

@@ -80,7 +80,14 @@ def quantize_with_sdnq(
         # out layers by model class: a fresh one for each layer, without that list, is exact.
         config = sdnq.SDNQConfig(weights_dtype=weights_dtype, add_skip_keys=False)
         layer = module.get_submodule(path)
+        compute_dtype = layer.weight.dtype
         quantized, _ = sdnq.sdnq_quantize_layer(layer, config, param_name=path)
+        for name, tensor in list(quantized.named_parameters(recurse=False)):
+            # A model reports the dtype of its first floating parameter, and pipelines cast latents
+            # and prompts to it: float32 scales and float8 weights must not be parameters.
+            if tensor.is_floating_point() and tensor.dtype != compute_dtype:
+                delattr(quantized, name)
+                quantized.register_buffer(name, tensor.data)
         parent_path, _, name = path.rpartition(".")
         setattr(module.get_submodule(parent_path), name, quantized)
     module.requires_grad_(False).eval()

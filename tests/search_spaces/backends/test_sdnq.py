@@ -9,6 +9,7 @@ import torch
 from autoquant.planner.footprint.storage_formats import storage_format
 from autoquant.search_spaces.backends.sdnq import Sdnq, quantize_with_sdnq
 from autoquant.storage import weight_bytes
+from tests.families import modern
 
 # Bits a weight beside the payload, of a layer 1024 wide: float32 scales of groups of 1024, 256 and
 # 64 weights, and as many minima for unsigned integers.
@@ -54,6 +55,23 @@ def test_t5_wo_is_spared_but_for_int8(build):
     for precision in Sdnq.precisions:
         layers = Sdnq().quantizable_layers(build("t5"), precision)
         assert any(path.endswith(".wo") for path in layers) == (precision == "int8")
+
+
+@pytest.mark.parametrize("precision", Sdnq.precisions)
+def test_a_model_without_biases_reports_the_dtype_that_it_computes_in(precision):
+    # FLUX.2 casts its latents to what the transformer reports.
+    pipeline = modern.flux_2_klein()
+    transformer = pipeline.transformer.to(torch.bfloat16).eval()
+    layers = Sdnq().quantizable_layers(transformer, precision)
+    quantize_with_sdnq(transformer, layers, weights_dtype=precision)
+    assert transformer.dtype == torch.bfloat16
+    with torch.no_grad():
+        image = torch.randn(1, 16, 16).to(transformer.dtype)
+        text = torch.randn(1, 8, transformer.config.joint_attention_dim).to(torch.bfloat16)
+        output = transformer(
+            image, text, torch.tensor([0.5]), torch.zeros(16, 4), torch.zeros(8, 4)
+        ).sample
+    assert output.isfinite().all()
 
 
 def test_nothing_is_compiled_on_a_cpu():
