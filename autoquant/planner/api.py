@@ -146,6 +146,7 @@ def plan_pipeline(
         plan=make_plan(prepared, budget, settings, result, selection),
         reference_images=image_root / unquantized(prepared.space, prepared.runtime).digest,
         images=image_root / chosen.digest,
+        candidate_images=image_root,
         components=recorder.answers[chosen.key].components,
     )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autoquant.files import write_text
+from autoquant.planner.candidate_images import keep_images
 from autoquant.planner.emit.loader_script import SCRIPT_NAME, loader_script
 from autoquant.planner.measurement import ComponentFacts
 from autoquant.planner.plan import Plan
@@ -22,12 +23,14 @@ class Planned:
         plan: The plan.
         reference_images: Directory of the unquantized pipeline's images.
         images: Directory of the same samples drawn by the chosen candidate.
+        candidate_images: Holds such a directory for each measured candidate, named by its digest.
         components: Class and untouched layers of each component.
     """
 
     plan: Plan
     reference_images: Path
     images: Path
+    candidate_images: Path
     components: dict[str, ComponentFacts]
 
 
@@ -44,6 +47,7 @@ def deliver(planned: Planned, directory: Path) -> None:
     )
     shutil.copytree(planned.reference_images, directory / "images" / "reference")
     shutil.copytree(planned.images, directory / "images" / "planned")
+    keep_images(plan, planned.candidate_images, directory)
     write_text(directory / SCRIPT_NAME, script)
     plan.save(directory / "plan.json")
     write_report(directory)

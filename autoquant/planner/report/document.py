@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from autoquant.errors import InputError
 from autoquant.files import write_text
 from autoquant.planner.candidate import Candidate
 from autoquant.planner.quantities import gigabytes, seconds
+from autoquant.planner.report.alternatives import Alternatives, make_alternatives
 from autoquant.planner.report.choices import component_rows, failure_groups, struck_groups
 from autoquant.planner.report.difference import COLOURS, LEGEND, position
 from autoquant.planner.report.evidence import PLAN_NAME, SCRIPT_NAME, Evidence, read_evidence
@@ -27,7 +29,7 @@ from autoquant.planner.report.scores import score_table, worst_first
 REPORT_NAME = "report.html"
 _PAGE = "page"
 # One script in the page; the first holds what the others share.
-_SCRIPTS = ("report.js", "plots.js", "images.js", "blind_test.js")
+_SCRIPTS = ("report.js", "plots.js", "candidates.js", "images.js", "blind_test.js")
 # Images after these are folded away: the worst are what decides.
 _SHOWN_AT_ONCE = 4
 
@@ -49,10 +51,11 @@ def write_report(directory: Path, out: Path | None = None) -> Path:
     if path.exists() and path.suffix.lower() not in {".html", ".htm"}:
         raise InputError(f"The output {path} is there and is no HTML file; choose another name.")
     evidence = read_evidence(directory)
-    return write_text(path, render(evidence, make_gallery(evidence)))
+    gallery = make_gallery(evidence)
+    return write_text(path, render(evidence, gallery, make_alternatives(evidence, gallery)))
 
 
-def render(evidence: Evidence, gallery: Gallery) -> str:
+def render(evidence: Evidence, gallery: Gallery, alternatives: Alternatives) -> str:
     """The report as HTML."""
     plan = evidence.plan
     style, script = _asset("report.css"), "\n".join(map(_asset, _SCRIPTS))
@@ -76,9 +79,10 @@ def render(evidence: Evidence, gallery: Gallery) -> str:
             failures=failure_groups(plan),
             scores=score_table(plan),
             pictures=pictures,
-            askable=[picture for picture in pictures if not picture.identical],
+            can_ask=_can_ask(pictures, alternatives),
             shown_at_once=_SHOWN_AT_ONCE,
             gallery=gallery,
+            alternatives=alternatives,
             absent=evidence.absent,
             colours=COLOURS,
             legend=[(value, position(value)) for value in LEGEND],
@@ -92,6 +96,12 @@ def render(evidence: Evidence, gallery: Gallery) -> str:
 def _worst_first(evidence: Evidence, gallery: Gallery) -> list[Picture]:
     by_index = {picture.pair.index: picture for picture in gallery.pictures}
     return [by_index[index] for index in worst_first(evidence.plan) if index in by_index]
+
+
+def _can_ask(pictures: Sequence[Picture], alternatives: Alternatives) -> bool:
+    """Whether there are two images that the blind test can ask about."""
+    others = (each.picture for images in alternatives.shown for each in images.pictures)
+    return any(not picture.identical for picture in (*pictures, *others))
 
 
 def _environment() -> Environment:

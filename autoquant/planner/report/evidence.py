@@ -10,6 +10,7 @@ from typing import Any
 
 from autoquant.errors import InputError, PlanFormatError
 from autoquant.metrics.images import Images, load_png
+from autoquant.planner.candidate_images import FOLDER, folder_name, other_candidates
 from autoquant.planner.plan import Plan
 
 PLAN_NAME = "plan.json"
@@ -50,18 +51,38 @@ class ImagePair:
 
 
 @dataclass(frozen=True)
+class CandidateImages:
+    """What another candidate drew: its place in the Pareto set, and a pair for each sample.
+
+    The files of single images may be missing.
+    """
+
+    place: int
+    pairs: tuple[ImagePair, ...]
+
+    @property
+    def stored_bytes(self) -> int:
+        """Size of its own files."""
+        drawn = (pair.planned for pair in self.pairs)
+        return sum(path.stat().st_size for path in drawn if path.is_file())
+
+
+@dataclass(frozen=True)
 class Evidence:
     """The content of a run's directory.
 
     Attributes:
         plan: The plan.
         pairs: The image pairs whose files are there.
+        candidates: What the rest of the Pareto set drew, what keeps the budget and loses least
+            first.
         absent: Names of the image files that are not there, relative to the directory.
         script: Text of the loader script, if it is there.
     """
 
     plan: Plan
     pairs: tuple[ImagePair, ...]
+    candidates: tuple[CandidateImages, ...]
     absent: tuple[str, ...]
     script: str | None
 
@@ -82,12 +103,14 @@ def read_evidence(directory: Path) -> Evidence:
         )
     plan = Plan.load_json(plan_path)
     _require_figures(plan, plan_path)
-    every = _pairs(plan, directory / "images")
+    images = directory / "images"
+    every = _pairs(plan, images / "reference", images / "planned")
     files = [path for pair in every for path in (pair.reference, pair.planned)]
     absent = {path for path in files if not path.is_file()}
     return Evidence(
         plan=plan,
         pairs=tuple(pair for pair in every if absent.isdisjoint({pair.reference, pair.planned})),
+        candidates=tuple(_candidates(plan, directory)),
         absent=tuple(str(path.relative_to(directory)) for path in files if path in absent),
         script=_script(directory / SCRIPT_NAME),
     )
@@ -114,14 +137,22 @@ def _numbers(entries: dict[str, Any]) -> Iterator[tuple[str, float]]:
             yield name, value
 
 
-def _pairs(plan: Plan, images: Path) -> list[ImagePair]:
+def _candidates(plan: Plan, directory: Path) -> Iterator[CandidateImages]:
+    for place, candidate in other_candidates(plan):
+        drawn = directory / FOLDER / folder_name(candidate)
+        if drawn.is_dir():
+            pairs = _pairs(plan, directory / "images" / "reference", drawn)
+            yield CandidateImages(place, tuple(pairs))
+
+
+def _pairs(plan: Plan, reference: Path, planned: Path) -> list[ImagePair]:
     return [
         ImagePair(
             index=index,
             prompt=sample.prompt,
             seed=sample.seed,
-            reference=images / "reference" / f"{index:04d}.png",
-            planned=images / "planned" / f"{index:04d}.png",
+            reference=reference / f"{index:04d}.png",
+            planned=planned / f"{index:04d}.png",
         )
         for index, sample in enumerate(plan.workload.samples)
     ]

@@ -64,18 +64,24 @@ class Gallery:
 def make_gallery(evidence: Evidence) -> Gallery:
     """Encode every pair, one at a time: many large ones do not fit into memory together."""
     total = sum(pair.stored_bytes for pair in evidence.pairs)
+    total += sum(candidate.stored_bytes for candidate in evidence.candidates)
     quality: Quality = "lossless" if total <= LOSSLESS_BYTES else "lossy"
     pictures: list[Picture] = []
     unreadable: list[str] = []
     for pair in evidence.pairs:
         try:
-            pictures.append(_picture(pair, quality))
+            pictures.append(encode_pair(pair, quality))
         except InputError as error:
             unreadable.append(str(error))
     return Gallery(tuple(pictures), tuple(unreadable), quality)
 
 
-def _picture(pair: ImagePair, quality: Quality) -> Picture:
+def encode_pair(pair: ImagePair, quality: Quality) -> Picture:
+    """Encode both images of a pair and their difference map.
+
+    Raises:
+        InputError: One is missing, no image, or the sizes differ.
+    """
     reference, planned = pair.load()
     as_bytes = [to_bytes(image) for image in (reference, planned)]
     encoded = [_data_uri(Image.fromarray(pixels), quality) for pixels in as_bytes]

@@ -76,7 +76,7 @@ class Point:
 
 def points_of(plan: Plan) -> tuple[Point, ...]:
     """The Pareto set, smallest peak first; the unquantized pipeline is among them in any case."""
-    points = [_point(f"choice-{at}", point, plan) for at, point in enumerate(plan.pareto)]
+    points = [_point(key_of(at), point, plan) for at, point in enumerate(plan.pareto)]
     if not any(point.chosen for point in points):
         own = ParetoPoint(
             components=plan.candidate.components,
@@ -88,6 +88,11 @@ def points_of(plan: Plan) -> tuple[Point, ...]:
     if not any(point.is_reference for point in points):
         points.append(_reference(plan))
     return tuple(sorted(points, key=lambda point: point.peak_gb))
+
+
+def key_of(place: int) -> str:
+    """The key of a candidate by its place in the Pareto set."""
+    return f"choice-{place}"
 
 
 def loss_interval(measured: Measured) -> Interval | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from autoquant.metrics.score import GUARDS, LOSS, MetricScore, losses_of
+from autoquant.planner.measurement import Measured
 from autoquant.planner.plan import Plan
 
 
@@ -57,10 +58,16 @@ class ScoreTable:
         return " · ".join([f"seed {row.seed}", *scores])
 
 
-def score_table(plan: Plan) -> ScoreTable:
-    """The deciding metric first; images in the order of the workload."""
-    deciding = plan.measured.metric
-    scores = dict(sorted(plan.measured.fidelity.items(), key=lambda item: item[0] != deciding))
+def score_table(plan: Plan, measured: Measured | None = None) -> ScoreTable:
+    """The deciding metric first; images in the order of the workload.
+
+    Args:
+        plan: The plan.
+        measured: Another candidate's figures; by default those of the plan.
+    """
+    measured = measured or plan.measured
+    deciding = measured.metric
+    scores = dict(sorted(measured.fidelity.items(), key=lambda item: item[0] != deciding))
     return ScoreTable(
         metrics=tuple(_column(name, score, name == deciding) for name, score in scores.items()),
         rows=tuple(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
+
+
+# What the candidate drew that the test asks about.
+_PLANNED = """[...drawn.values()].map(
+    (shots) => shots.get(document.querySelector("#blind-test select").value).planned)"""
 
 
 def middle(page: Any, selector: str) -> tuple[float, float]:
@@ -15,8 +19,11 @@ def middle(page: Any, selector: str) -> tuple[float, float]:
 
 def answer(page: Any, *, right: int) -> None:
     """Take the blind test, with ``right`` right answers and then wrong ones."""
-    planned = set(page.locator(".pair .planned img").evaluate_all("all => all.map(i => i.src)"))
-    page.get_by_role("button", name=re.compile("Start|again")).locator("visible=true").click()
+    planned = set(page.evaluate(_PLANNED))
+    again = page.get_by_role("button", name="again")
+    if again.is_visible():
+        again.click()
+    page.get_by_role("button", name="Start").click()
     asked = 0
     while page.locator("[data-step=ask]").is_visible():
         first_is_quantized = page.locator("[data-shown='0']").get_attribute("src") in planned

@@ -14,6 +14,7 @@ from autoquant.metrics.latency import LatencySummary
 from autoquant.metrics.score import MetricScore
 from autoquant.planner.budget import Budget
 from autoquant.planner.candidate import Runtime
+from autoquant.planner.candidate_images import FOLDER, folder_name, other_candidates
 from autoquant.planner.measurement import Measured
 from autoquant.planner.plan import (
     FailedTrial,
@@ -129,7 +130,10 @@ def pictures(n_images: int, height: int = 64, width: int = 96) -> Images:
 
 
 def write_run(directory: Path, plan: Plan | None = None, *, images: bool = True) -> Path:
-    """Write what ``autoquant suggest`` would; the last pair of images is identical."""
+    """Write what ``autoquant suggest`` would.
+
+    The last planned image is identical to the unquantized one, the first of other candidates is.
+    """
     plan = plan or recorded_plan()
     directory.mkdir(parents=True, exist_ok=True)
     plan.save(directory / "plan.json")
@@ -140,4 +144,8 @@ def write_run(directory: Path, plan: Plan | None = None, *, images: bool = True)
         planned[-1] = reference[-1]
         save_png(reference, directory / "images" / "reference")
         save_png(planned, directory / "images" / "planned")
+        for place, candidate in other_candidates(plan):
+            drawn = np.clip(reference - 0.2 * plan.pareto[place].measured.loss - 0.02, 0, 1)
+            drawn[0] = reference[0]
+            save_png(drawn, directory / FOLDER / folder_name(candidate))
     return directory

@@ -66,6 +66,6 @@ def test_the_order_is_random_and_no_pair_is_asked_twice(visit: Open) -> None:
 
 def test_few_pairs_are_said_to_prove_nothing(visit: Open) -> None:
     page = visit(recorded_plan(prompts=PROMPTS[:3]))
-    assert "So few rounds cannot prove anything" in page.locator("#blind-test").inner_text()
+    assert "So few rounds (2) cannot prove anything" in page.locator("#blind-test").inner_text()
     answer(page, right=2)
     assert page.locator("[data-verdict]").inner_text() == "Too few rounds to know."

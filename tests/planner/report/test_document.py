@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from PIL import Image
 
 from autoquant import cli
 from autoquant.errors import InputError, PlanFormatError
+from autoquant.planner.candidate_images import FOLDER
 from autoquant.planner.plan import SearchSummary
 from autoquant.planner.report import pictures, write_report
 from autoquant.planner.report.difference import BRIGHTEST, difference_map, paint, position
@@ -97,6 +99,7 @@ def test_identical_images_leave_nothing_to_ask(tmp_path: Path) -> None:
     for name in ("0000", "0001", "0002", "0003", "0004"):
         reference = (run / "images" / "reference" / f"{name}.png").read_bytes()
         (run / "images" / "planned" / f"{name}.png").write_bytes(reference)
+    shutil.rmtree(run / FOLDER)
     html = html_of(run)
     assert 'id="blind-test"' not in html
     assert html.count("· identical") == 6

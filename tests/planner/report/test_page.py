@@ -91,7 +91,7 @@ def long_plan() -> Any:
 def test_no_width_needs_sideways_scrolling(visit: Open, plan: Any) -> None:
     page = visit(plan)
     page.locator("details").evaluate_all("all => all.forEach(one => { one.open = true; })")
-    for view in ("slider", "side by side"):
+    for view in ("slider", "side by side", "every candidate"):
         page.get_by_label(view).check()
         for width in (320, 360, 700, 1280):
             page.set_viewport_size({"width": width, "height": 700})

@@ -65,17 +65,42 @@ function verdict(right, n) {
   ];
 }
 
+function foretold(n) {
+  if (n === 0) return "";
+  const needed = rightNeeded(n);
+  if (needed === null) return `So few rounds (${n}) cannot prove anything, even if all answers are right.`;
+  return `With ${n} rounds, ${needed} right answers are hard to get by luck (${inWords(chanceOfGuessing(needed, n))}).`;
+}
+
+function leftOut(identical) {
+  if (identical === 0) return "";
+  const pairs = identical === 1 ? "1 pair is" : `${identical} pairs are`;
+  return `${pairs} identical pixel for pixel and not asked.`;
+}
+
 function startBlindTest(root) {
   const part = (name) => root.querySelector(`[data-${name}]`);
-  const pairs = all(".pair[data-askable]").map((pair) => ({
-    prompt: pair.querySelector(".prompt").textContent,
-    small: pair.classList.contains("small"),
-    reference: pair.querySelector(".reference img").src,
-    planned: pair.querySelector(".planned img").src,
-  }));
+  const pick = root.querySelector("select");
+  let pairs = [];
   let rounds = [];
   let asked = 0;
-  let finished = 0;
+  const finished = new Set();
+
+  /** The pairs of the picked candidate that are not identical pixel for pixel. */
+  function choosePairs() {
+    const key = pick ? pick.value : PLANNED;
+    pairs = Array.from(drawn, ([pair, shots]) => ({
+      key,
+      prompt: pair.querySelector(".prompt").textContent,
+      small: pair.classList.contains("small"),
+      reference: pair.querySelector(".reference img").getAttribute("src"),
+      planned: shots.get(key).planned,
+      askable: shots.get(key).askable,
+    })).filter((pair) => pair.askable);
+    const identical = drawn.size - pairs.length;
+    part("needed").textContent = [foretold(pairs.length), leftOut(identical)].join(" ").trim();
+    part("begin").disabled = pairs.length === 0;
+  }
 
   function step(name) {
     all("[data-step]", root).forEach((element) => {
@@ -112,8 +137,10 @@ function startBlindTest(root) {
     const [judgement, explanation] = verdict(right, rounds.length);
     part("score").textContent = `${right} of ${rounds.length} right`;
     part("verdict").textContent = judgement;
-    part("explanation").textContent = finished ? `${explanation} ${SEEN_BEFORE}` : explanation;
-    finished += 1;
+    part("explanation").textContent = finished.has(pairs[0].key)
+      ? `${explanation} ${SEEN_BEFORE}`
+      : explanation;
+    finished.add(pairs[0].key);
     part("answers").replaceChildren(...rounds.map(answerLine));
     step("result");
     root.querySelector('[data-step="result"]').focus();
@@ -126,13 +153,13 @@ function startBlindTest(root) {
     return line;
   }
 
-  const needed = rightNeeded(pairs.length);
-  part("needed").textContent =
-    needed === null
-      ? "So few rounds cannot prove anything, even if all answers are right."
-      : `With ${pairs.length} rounds, ${needed} right answers are hard to get by luck (${inWords(chanceOfGuessing(needed, pairs.length))}).`;
+  if (pick) {
+    pick.value = PLANNED;
+    pick.addEventListener("change", choosePairs);
+  }
+  choosePairs();
   part("begin").addEventListener("click", begin);
-  part("again").addEventListener("click", begin);
+  part("again").addEventListener("click", () => (pick ? step("start") : begin()));
   all("[data-answer]", root).forEach((button) => {
     button.addEventListener("click", (event) => {
       // The second click of a double click would answer a round that was not looked at.
