@@ -56,6 +56,26 @@ def suggest(
     dtype: Annotated[
         str | None, typer.Option(help="Compute dtype: bfloat16, float16 or float32.")
     ] = None,
+    offload: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODE", help="Try this offload only (none, model, group_leaf …); repeatable."
+        ),
+    ] = None,
+    compile_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--compile", metavar="HOW", help="Try this only: none, regional, whole; repeatable."
+        ),
+    ] = None,
+    attention: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Try this attention backend only; repeatable."),
+    ] = None,
+    vae_tiling: Annotated[
+        bool | None, typer.Option(help="Decode in tiles, or never (default: try where it helps).")
+    ] = None,
+    batch: Annotated[int, typer.Option(metavar="N", help="Images per pipeline call.")] = 1,
     load_peak: Annotated[
         float | None, typer.Option(metavar="GB", help="Peak memory while loading.")
     ] = None,
@@ -81,9 +101,15 @@ def suggest(
     from autoquant.planner.search import SearchSettings
     from autoquant.planner.source import find_source
     from autoquant.planner.workload import WorkloadRequest, read_prompts
+    from autoquant.search_spaces.levers import asked_levers
     from autoquant.search_spaces.space_file import read_space_file
 
     # What can be checked without torch is checked before it is loaded.
+    asked = {"offload": offload, "compile": compile_, "attention": attention}
+    levers: dict[str, list[Any]] = {name: values for name, values in asked.items() if values}
+    if vae_tiling is not None:
+        levers["vae_tiling"] = [vae_tiling]
+    asked_levers(levers)
     Budget.of(vram, latency, load_peak, max_loss)
     SearchSettings(trials, time_limit, seed)
     find_source(model)
@@ -96,6 +122,7 @@ def suggest(
         width=width,
         steps=steps,
         guidance_scale=guidance,
+        batch_size=batch,
     )
     directory = out or default_directory(model, vram)
     with OutputDirectory(directory, overwrite=overwrite):
@@ -122,6 +149,7 @@ def suggest(
         variant=variant,
         trust_remote_code=trust_remote_code,
         space_file=space,
+        levers=levers,
     )
     _show(plan, directory, as_json=as_json)
     if plan.search.interrupted:

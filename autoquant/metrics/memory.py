@@ -55,6 +55,10 @@ class MemoryCounter(Protocol):
     def name(self) -> str:
         """What is counted, such as ``cuda.reserved``; peaks of other names are not comparable."""
 
+    @property
+    def sees_compiled_code(self) -> bool:
+        """Whether memory that a compiled graph takes is counted."""
+
     def watch(self, *held: torch.nn.Module) -> AbstractContextManager[PeakReading]:
         """Watch a region; ``held`` modules lie in memory when it begins."""
 
@@ -72,6 +76,8 @@ class TrackedTensors:
     """
 
     name = "cpu.tracked_tensors"
+    # A compiled graph calls its kernels without torch's dispatcher.
+    sees_compiled_code = False
 
     @contextmanager
     def watch(self, *held: torch.nn.Module) -> Iterator[PeakReading]:
@@ -93,6 +99,8 @@ class ReservedMemory:
     ``additional_bytes`` holds ``<kind>.allocated`` (peak of live tensors) and, on NVIDIA,
     ``nvml.used`` (the whole card when the region ends, other processes included).
     """
+
+    sees_compiled_code = True
 
     def __init__(self, device: torch.device) -> None:
         self._device = device

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,6 +24,7 @@ from autoquant.planner.search import SearchSettings, search
 from autoquant.planner.selection import choose
 from autoquant.planner.verdict import make_plan
 from autoquant.planner.workload import WorkloadRequest
+from autoquant.search_spaces.levers import asked_levers
 
 
 def autoquant(
@@ -49,6 +50,7 @@ def autoquant(
     variant: str | None = None,
     trust_remote_code: bool = False,
     space_file: str | Path | None = None,
+    levers: Mapping[str, Sequence[Any]] | None = None,
     on_progress: OnProgress = silent,
 ) -> Plan:
     """Find the settings under which ``pipeline`` keeps a budget with the least loss of fidelity.
@@ -77,6 +79,8 @@ def autoquant(
         variant: Weight variant, like ``fp16``.
         trust_remote_code: Whether a pipeline may bring code of its own.
         space_file: A YAML file that says what may be tried (search_spaces/space_file.py).
+        levers: For each lever of ``search_spaces/levers.py`` the values to try instead of those
+            that are open by themselves, like ``{"offload": ["none", "model"]}``.
         on_progress: Called after each step.
 
     Raises:
@@ -99,6 +103,7 @@ def autoquant(
         variant=variant,
         trust_remote_code=trust_remote_code,
         space_file=None if space_file is None else str(space_file),
+        levers=asked_levers(levers or {}),
     )
     with ExitStack() as stack:
         output = None

@@ -3,27 +3,39 @@
 from __future__ import annotations
 
 from hashlib import sha256
-from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
+from autoquant.search_spaces.levers import Attention, Compile, ComputeDtype, Offload
 from autoquant.search_spaces.scheme import NONE, Choice
 
 _LONGEST_NAMES = 24
 
-ComputeDtype = Literal["bfloat16", "float16", "float32"]
-
 
 class Runtime(BaseModel):
-    """What holds for the whole pipeline."""
+    """What holds for the whole pipeline: a value of each lever."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     compute_dtype: ComputeDtype = "bfloat16"
-    offload: Literal["none"] = "none"
-    compile: Literal["none"] = "none"
-    vae_tiling: Literal[False] = False
-    attention: Literal["default"] = "default"
+    offload: Offload = "none"
+    compile: Compile = "none"
+    vae_tiling: bool = False
+    vae_slicing: bool = False
+    attention: Attention = Field(default="default", pattern=r"^[a-z0-9_]+$")
+
+    @property
+    def label(self) -> str:
+        """One phrase for the levers that are pulled; empty if none is."""
+        words = []
+        if self.offload != "none":
+            words.append(f"{self.offload.replace('_', ' ')} offload")
+        if self.compile != "none":
+            words.append(f"{self.compile} compile")
+        words += ["VAE tiling"] * self.vae_tiling + ["VAE slicing"] * self.vae_slicing
+        if self.attention != "default":
+            words.append(f"{self.attention} attention")
+        return ", ".join(words)
 
 
 class Candidate(BaseModel):
@@ -52,6 +64,12 @@ class Candidate(BaseModel):
     @property
     def label(self) -> str:
         """One line that a person can read."""
+        dtype = self.runtime.compute_dtype
+        other_dtype = dtype if dtype != "bfloat16" and not self.is_reference else ""
+        return " · ".join(filter(None, (self._choices_label, other_dtype, self.runtime.label)))
+
+    @property
+    def _choices_label(self) -> str:
         if self.is_reference:
             return f"{self.runtime.compute_dtype}, nothing quantized"
         choices = set(self.components.values())

@@ -9,7 +9,13 @@ from math import prod
 from autoquant.planner.budget import Budget
 from autoquant.planner.candidate import Candidate, Runtime
 from autoquant.planner.measurement import Trial
-from autoquant.planner.parameters import one_a_width, uniform_candidates, unquantized
+from autoquant.planner.parameters import (
+    one_a_width,
+    refusal,
+    uniform_candidates,
+    unquantized,
+    with_one_lever,
+)
 from autoquant.planner.prediction import Part, PartsModel
 from autoquant.planner.selection import rank
 from autoquant.search_spaces.scheme import NONE, Choice
@@ -37,7 +43,10 @@ class Decomposition:
         self._runtime = runtime
         self._budget = budget
         self._unquantized = unquantized(space, runtime)
-        self._opening = (self._unquantized, *uniform_candidates(space, runtime))
+        self._opening = (
+            self._unquantized,
+            *(c for c in uniform_candidates(space, runtime) if refusal(c, space) is None),
+        )
 
     def propose(self, finished: Mapping[str, Trial]) -> Candidate | None:
         """The next candidate, or ``None`` if nothing better can be predicted."""
@@ -66,6 +75,8 @@ class Decomposition:
             for scheme in schemes:
                 plainest = self._space.components[name].plainest(scheme)
                 part = self._with(self._unquantized, name, plainest)
+                if refusal(part, self._space) is not None:
+                    continue
                 (early if scheme in chosen else late).append(part)
         return early, late
 
@@ -93,7 +104,7 @@ class Decomposition:
                     }
                 }
             )
-            if candidate.key not in finished:
+            if candidate.key not in finished and refusal(candidate, self._space) is None:
                 found = promise, candidate
         return None if found is None else found[1]
 
@@ -107,7 +118,7 @@ class Decomposition:
             yield names, parts
 
     def _around(self, best: Trial, finished: Mapping[str, Trial]) -> Candidate | None:
-        """The best candidate with one component's sensitive layers left out, or fused."""
+        """The best candidate with sensitive layers left out, fused, or one lever pulled."""
         for name in self._by_size(finished):
             component = self._space.components[name]
             choice = best.candidate.components[name]
@@ -115,9 +126,9 @@ class Decomposition:
             for exclusions, fuse_qkv in product(sets, component.fuse_qkv):
                 changed = choice.model_copy(update={"exclusions": exclusions, "fuse_qkv": fuse_qkv})
                 candidate = self._with(best.candidate, name, changed)
-                if candidate.key not in finished:
+                if candidate.key not in finished and refusal(candidate, self._space) is None:
                     return candidate
-        return None
+        return _first_unmeasured(with_one_lever(best.candidate, self._space), finished)
 
     @staticmethod
     def _with(candidate: Candidate, name: str, choice: Choice) -> Candidate:

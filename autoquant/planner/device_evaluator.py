@@ -19,8 +19,9 @@ from autoquant.metrics.images import check_images, save_png
 from autoquant.metrics.latency import LatencySummary, summarize, timed
 from autoquant.metrics.memory import counter_for
 from autoquant.metrics.score import MetricScore
-from autoquant.planner.candidate import Candidate
+from autoquant.planner.candidate import Candidate, Runtime
 from autoquant.planner.drawing import Images, draw
+from autoquant.planner.levers import attention_restored, compile_denoisers, pull_levers
 from autoquant.planner.loading import ComponentLoader
 from autoquant.planner.measurement import GIB, Answer, ComponentFacts, Measured
 from autoquant.planner.workload import Workload
@@ -34,10 +35,19 @@ _LEAST_TIMED_CALLS = 3
 
 @dataclass(frozen=True)
 class BuiltPipeline:
-    """A pipeline on the device, with what was done to it."""
+    """A pipeline on the device, with what was done to it; nothing is compiled yet.
+
+    Attributes:
+        pipeline: The diffusers pipeline.
+        modules: Its torch modules by component name.
+        runtime: The levers that were pulled, and the one for compiling.
+        quantized_layers: Paths of the quantized layers by component name.
+        load_peak_bytes: Most bytes on the device while it was made.
+    """
 
     pipeline: Any
     modules: Mapping[str, torch.nn.Module]
+    runtime: Runtime
     quantized_layers: Mapping[str, tuple[str, ...]]
     load_peak_bytes: int
 
@@ -50,6 +60,7 @@ class Drawn:
     peak_bytes: int
     other_counters: Mapping[str, int]
     latency_s: LatencySummary
+    compile_s: float
 
 
 def build_pipeline(
@@ -60,7 +71,10 @@ def build_pipeline(
     Raises:
         QuantizationMismatch: A component is not quantized as its choice says.
     """
-    dtype = getattr(torch, candidate.runtime.compute_dtype)
+    runtime = candidate.runtime
+    dtype = getattr(torch, runtime.compute_dtype)
+    # Weights that are offloaded arrive on the device when the pipeline is called.
+    home = device if runtime.offload == "none" else torch.device("cpu")
     modules: dict[str, torch.nn.Module] = {}
     quantized: dict[str, tuple[str, ...]] = {}
     with counter_for(device).watch() as reading:
@@ -70,16 +84,25 @@ def build_pipeline(
             choice = candidate.components.get(name, Choice())
             if choice != Choice():
                 quantized[name] = apply_choice(module, choice, dtype).layers
-            modules[name] = module.to(device)
+            modules[name] = module.to(home)
         pipeline = loader.assemble(modules, dtype)
-    return BuiltPipeline(pipeline, modules, quantized, reading.peak_bytes)
+        pull_levers(pipeline, runtime, device)
+    return BuiltPipeline(pipeline, modules, runtime, quantized, reading.peak_bytes)
 
 
 def draw_workload(built: BuiltPipeline, workload: Workload, device: torch.device) -> Drawn:
     """Draw every sample once under the clock, after one call that warms up and counts memory."""
     batches = list(workload.batches())
-    with counter_for(device).watch(*built.modules.values()) as reading:
+    counter = counter_for(device)
+    compiles = built.runtime.compile != "none"
+    if compiles and counter.sees_compiled_code:
+        compile_denoisers(built.pipeline, built.runtime.compile)
+    with timed(device) as first_call, counter.watch(*built.modules.values()) as reading:
         draw(built.pipeline, workload, batches[0])
+    if compiles and not counter.sees_compiled_code:
+        compile_denoisers(built.pipeline, built.runtime.compile)
+        with timed(device) as first_call:
+            draw(built.pipeline, workload, batches[0])
     images: list[Images] = []
     seconds: list[float] = []
     repeats = [batches[0]] * max(0, _LEAST_TIMED_CALLS - len(batches))
@@ -88,11 +111,13 @@ def draw_workload(built: BuiltPipeline, workload: Workload, device: torch.device
             drawn = draw(built.pipeline, workload, batch)
         seconds.append(clock.seconds)
         images.append(drawn)
+    latency_s = summarize(seconds)
     return Drawn(
         images=np.concatenate(images[: len(batches)]),
         peak_bytes=reading.peak_bytes,
         other_counters=dict(reading.additional_bytes),
-        latency_s=summarize(seconds),
+        latency_s=latency_s,
+        compile_s=max(0.0, first_call.seconds - latency_s.median) if compiles else 0.0,
     )
 
 
@@ -141,9 +166,11 @@ class DeviceEvaluator:
         if candidate == self._unquantized:
             return self.reference
         release_memory(self._device)
+        torch.compiler.reset()
         try:
-            built = build_pipeline(self._loader, candidate, self._device)
-            drawn = draw_workload(built, self._workload, self._device)
+            with attention_restored():
+                built = build_pipeline(self._loader, candidate, self._device)
+                drawn = draw_workload(built, self._workload, self._device)
         except torch.OutOfMemoryError as error:
             raise CandidateFailed(f"out of memory: {first_line(error)}") from error
         except (RuntimeError, ValueError, TypeError, AssertionError, ImportError) as error:
@@ -186,6 +213,7 @@ class DeviceEvaluator:
             counter=counter_for(self._device).name,
             other_counters_gb={name: n / GIB for name, n in drawn.other_counters.items()},
             latency_s=drawn.latency_s,
+            compile_s=drawn.compile_s,
             loss=loss_of(self._deciding_metric, scores[self._deciding_metric], floor),
             fidelity=scores,
             metric=self._deciding_metric,

@@ -8,6 +8,7 @@ from typing import Any
 from autoquant.errors import PlanFormatError
 from autoquant.metrics.device import resolve_device
 from autoquant.planner.device_evaluator import build_pipeline
+from autoquant.planner.levers import compile_denoisers
 from autoquant.planner.loading import ComponentLoader, loader_for
 from autoquant.planner.plan import Plan
 from autoquant.planner.source import find_source, local_directory
@@ -29,7 +30,10 @@ def load_planned(
     named = plan.pipeline.as_source() if source is None else find_source(str(source))
     loader = loader_for(local_directory(named), trust_remote_code=trust_remote_code)
     require_same_pipeline(plan, loader)
-    return build_pipeline(loader, plan.candidate, resolve_device(device)).pipeline
+    pipeline = build_pipeline(loader, plan.candidate, resolve_device(device)).pipeline
+    if plan.runtime.compile != "none":
+        compile_denoisers(pipeline, plan.runtime.compile)
+    return pipeline
 
 
 def require_same_pipeline(plan: Plan, loader: ComponentLoader) -> None:

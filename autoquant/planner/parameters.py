@@ -10,10 +10,14 @@ from math import prod
 from typing import Any
 
 from autoquant.planner.candidate import Candidate, Runtime
+from autoquant.search_spaces.levers import CONFLICTING_LEVERS
 from autoquant.search_spaces.scheme import NONE, Choice, Scheme
 from autoquant.search_spaces.space import ComponentSpace, SearchSpace
 
 ParameterValue = str | bool
+
+PIPELINE = "pipeline"
+"""What stands before a lever where a component's name stands before what is chosen for it."""
 
 
 def suggest(trial: Any, space: SearchSpace, runtime: Runtime) -> Candidate:
@@ -26,7 +30,12 @@ def suggest(trial: Any, space: SearchSpace, runtime: Runtime) -> Candidate:
             name: _suggest_choice(trial, name, component)
             for name, component in space.components.items()
         },
-        runtime=runtime,
+        runtime=runtime.model_copy(
+            update={
+                lever: trial.suggest_categorical(f"{PIPELINE}.{lever}", list(values))
+                for lever, values in _open_levers(space).items()
+            }
+        ),
     )
 
 
@@ -40,7 +49,20 @@ def parameters_of(candidate: Candidate, space: SearchSpace) -> dict[str, Paramet
             parameters[f"{name}.fuse_qkv"] = choice.fuse_qkv
         if choice.scheme != NONE and len(component.exclusions) > 1:
             parameters[f"{name}.exclusions"] = _exclusions_name(choice.exclusions)
+    for lever in _open_levers(space):
+        parameters[f"{PIPELINE}.{lever}"] = getattr(candidate.runtime, lever)
     return parameters
+
+
+def refusal(candidate: Candidate, space: SearchSpace) -> str | None:
+    """Why the compatibility table forbids ``candidate`` as a whole; None if it does not."""
+    for name, choice in candidate.components.items():
+        for lever in CONFLICTING_LEVERS:
+            value = getattr(candidate.runtime, lever)
+            reason = space.why_refused(name, choice.scheme, lever, value)
+            if reason is not None:
+                return f"{name}: {choice.scheme} with {lever} {value}: {reason}"
+    return None
 
 
 def unquantized(space: SearchSpace, runtime: Runtime) -> Candidate:
@@ -76,18 +98,59 @@ def uniform_candidates(space: SearchSpace, runtime: Runtime) -> Iterator[Candida
 
 
 def number_of_candidates(space: SearchSpace) -> int:
-    """How many different candidates the space holds."""
-    return prod(map(_number_of_choices, space.components.values()))
+    """How many different candidates the space holds that the compatibility table allows."""
+    return sum(
+        prod(
+            sum(
+                1
+                for choice in _choices(component)
+                if not any(
+                    space.why_refused(name, choice.scheme, lever, getattr(runtime, lever))
+                    for lever in CONFLICTING_LEVERS
+                )
+            )
+            for name, component in space.components.items()
+        )
+        for runtime in runtimes(space, Runtime())
+    )
+
+
+def runtimes(space: SearchSpace, runtime: Runtime) -> Iterator[Runtime]:
+    """Every combination of the open levers; the others are as in ``runtime``."""
+    levers = _open_levers(space)
+    for values in product(*levers.values()):
+        yield runtime.model_copy(update=dict(zip(levers, values, strict=True)))
 
 
 def neighbours(candidate: Candidate, space: SearchSpace) -> Iterator[Candidate]:
-    """Every candidate that differs from ``candidate`` in the choice for one component."""
+    """Every allowed candidate that differs in the choice for one component, or in one lever."""
+    return (other for other in _neighbours(candidate, space) if refusal(other, space) is None)
+
+
+def with_one_lever(candidate: Candidate, space: SearchSpace) -> Iterator[Candidate]:
+    """Every allowed candidate that differs from ``candidate`` in one lever."""
+    for lever, values in _open_levers(space).items():
+        for value in values:
+            if value != getattr(candidate.runtime, lever):
+                runtime = candidate.runtime.model_copy(update={lever: value})
+                other = candidate.model_copy(update={"runtime": runtime})
+                if refusal(other, space) is None:
+                    yield other
+
+
+def _neighbours(candidate: Candidate, space: SearchSpace) -> Iterator[Candidate]:
     for name, component in space.components.items():
         for choice in _choices(component):
             if choice != candidate.components[name]:
                 yield candidate.model_copy(
                     update={"components": {**candidate.components, name: choice}}
                 )
+    yield from with_one_lever(candidate, space)
+
+
+def _open_levers(space: SearchSpace) -> dict[str, tuple[ParameterValue, ...]]:
+    levers = {name: getattr(space.levers, name) for name in type(space.levers).model_fields}
+    return {name: values for name, values in levers.items() if len(values) > 1}
 
 
 def _suggest_choice(trial: Any, name: str, component: ComponentSpace) -> Choice:
@@ -109,10 +172,6 @@ def _choices(component: ComponentSpace) -> Iterator[Choice]:
     for scheme, fuse_qkv in product(component.schemes, component.fuse_qkv):
         for exclusions in component.distinct_exclusions(scheme) if scheme != NONE else ((),):
             yield Choice(scheme=scheme, exclusions=exclusions, fuse_qkv=fuse_qkv)
-
-
-def _number_of_choices(component: ComponentSpace) -> int:
-    return sum(1 for _ in _choices(component))
 
 
 def _exclusions_name(paths: tuple[str, ...]) -> str:

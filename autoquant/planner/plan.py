@@ -16,6 +16,7 @@ from autoquant.planner.candidate import Candidate, Runtime
 from autoquant.planner.measurement import Measured
 from autoquant.planner.source import PipelineSource
 from autoquant.planner.workload import Workload
+from autoquant.search_spaces.levers import LeverConflict, LeverStruck
 from autoquant.search_spaces.scheme import Choice
 from autoquant.search_spaces.space import Struck
 
@@ -111,6 +112,8 @@ class SearchSummary(_Part):
     notes: tuple[str, ...] = ()
     failures: tuple[FailedTrial, ...] = ()
     struck: tuple[Struck, ...] = ()
+    levers_struck: tuple[LeverStruck, ...] = ()
+    conflicts: tuple[LeverConflict, ...] = ()
 
 
 class Plan(_Part):

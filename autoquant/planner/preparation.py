@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -13,10 +14,11 @@ from autoquant.metrics.device import (
     compute_capability,
     fingerprint,
     package_versions,
+    release_memory,
     resolve_device,
 )
 from autoquant.metrics.fidelity import AUTO, available_metrics, deciding_metric, require_can_decide
-from autoquant.planner.candidate import Candidate, Runtime
+from autoquant.planner.candidate import Runtime
 from autoquant.planner.device_evaluator import DeviceEvaluator, build_pipeline
 from autoquant.planner.drawing import require_call_takes
 from autoquant.planner.loading import ComponentLoader, ObjectLoader, loader_for
@@ -32,10 +34,13 @@ from autoquant.planner.source import (
     local_directory,
 )
 from autoquant.planner.workload import WorkloadRequest
+from autoquant.search_spaces.levers import AskedLevers, LeverSpace
 from autoquant.search_spaces.own_space import open_space_file
-from autoquant.search_spaces.space import SearchSpace, open_space
-from autoquant.search_spaces.space_file import read_space_file
+from autoquant.search_spaces.space import open_space, with_levers
+from autoquant.search_spaces.space_file import SpaceFile, read_space_file
 from autoquant.search_spaces.usable import usable_schemes
+
+_Measurer = TypeVar("_Measurer")
 
 
 def prepare(request: Request, image_root: Path) -> tuple[Preparation, DeviceEvaluator]:
@@ -48,33 +53,57 @@ def prepare(request: Request, image_root: Path) -> tuple[Preparation, DeviceEval
     """
     device = resolve_device(request.device)
     require_can_decide(request.metric)
-    runtime = Runtime(compute_dtype=_compute_dtype(request.pipeline, request.compute_dtype))
+    own_space = None if request.space_file is None else read_space_file(Path(request.space_file))
+    asked_levers = _asked_levers(request, own_space)
+    assert asked_levers.compute_dtype is not None
+    compute_dtype = asked_levers.compute_dtype[0]
     able: dict[str, Any] = {
         "capability": compute_capability(device),
-        "compute_dtype": runtime.compute_dtype,
+        "compute_dtype": compute_dtype,
     }
     usable_schemes(device.type, request.backends, **able)
     source, loader = _open(request)
     class_name = loader.pipeline_class.__name__
-    own_space = _own_space(request, loader, device.type, able)
-    built = build_pipeline(loader, Candidate(components={}, runtime=runtime), device)
+    # What is asked is checked and the space opened before a weight is loaded.
+    outlines = {name: loader.outline(name) for name in loader.sizes}
+    if own_space is None:
+        space = open_space(class_name, outlines, device.type, request.backends, **able)
+    else:
+        space = open_space_file(
+            own_space, class_name, outlines, device.type, request.backends, **able
+        )
     asked = _demo_workload(request.workload) if source.location == DEMO else request.workload
-    workload = workload_for(built.pipeline, asked)
+    outlined = loader.assemble(outlines, getattr(torch, compute_dtype))
+    workload = workload_for(outlined, asked)
     require_call_takes(loader.pipeline_class, workload)
+    image_size = (workload.height, workload.width)
+    space = with_levers(
+        space,
+        outlines,
+        device.type,
+        image_size,
+        workload.batch_size,
+        asked_levers,
+        able["capability"],
+    )
     # Hundreds of MB of weights are fetched only for a metric that was asked for or left to us.
     metrics, missing = available_metrics(
         None,
-        image_size=(workload.height, workload.width),
+        image_size=image_size,
         allow_download=request.download and request.metric in {AUTO, "lpips"},
         clip_model=request.clip_model,
     )
     decides = deciding_metric(request.metric, metrics, missing)
-    space = own_space or open_space(
-        class_name, built.modules, device.type, request.backends, **able
-    )
-    unchanged = unquantized(space, runtime)
-    evaluator = DeviceEvaluator(
-        loader, built, unchanged, workload, device, metrics, decides, image_root
+
+    def measure_reference(runtime: Runtime) -> DeviceEvaluator:
+        unchanged = unquantized(space, runtime)
+        built = build_pipeline(loader, unchanged, device)
+        return DeviceEvaluator(
+            loader, built, unchanged, workload, device, metrics, decides, image_root
+        )
+
+    evaluator, runtime, offload_notes = first_that_fits(
+        reference_runtimes(space.levers), measure_reference, device
     )
     home = str(Path.home())
     notes = [f"{name} was not measured: {why.replace(home, '~')}" for name, why in missing.items()]
@@ -87,25 +116,59 @@ def prepare(request: Request, image_root: Path) -> tuple[Preparation, DeviceEval
         reference=evaluator.reference,
         device=fingerprint(device),
         versions=package_versions(),
-        notes=(*notes, *_device_notes(device)),
+        notes=(*notes, *offload_notes, *_device_notes(device)),
     )
     return preparation, evaluator
 
 
-def _own_space(
-    request: Request, loader: ComponentLoader, device_type: str, able: dict[str, Any]
-) -> SearchSpace | None:
-    """The space of a user's file, checked against the pipeline before a weight is loaded."""
-    if request.space_file is None:
-        return None
-    return open_space_file(
-        read_space_file(Path(request.space_file)),
-        loader.pipeline_class.__name__,
-        {name: loader.outline(name) for name in loader.sizes},
-        device_type,
-        request.backends,
-        **able,
+def reference_runtimes(levers: LeverSpace) -> tuple[Runtime, ...]:
+    """The runtimes in which the reference may be measured, the one with the most memory first."""
+    first = {lever: getattr(levers, lever)[0] for lever in type(levers).model_fields}
+    return tuple(Runtime(**{**first, "offload": offload}) for offload in levers.offload)
+
+
+def first_that_fits(
+    runtimes: Sequence[Runtime],
+    measure_reference: Callable[[Runtime], _Measurer],
+    device: torch.device,
+) -> tuple[_Measurer, Runtime, tuple[str, ...]]:
+    """Measure the reference in the first runtime in which it does not run out of memory.
+
+    Returns:
+        What ``measure_reference`` gave, the runtime, and what a reader of the plan should know.
+
+    Raises:
+        InputError: It runs out of memory in every one.
+    """
+    for runtime in runtimes:
+        try:
+            evaluator = measure_reference(runtime)
+        except torch.OutOfMemoryError:
+            release_memory(device)
+            continue
+        if runtime == runtimes[0]:
+            return evaluator, runtime, ()
+        note = (
+            "The unquantized pipeline runs out of memory as it is: it was measured with "
+            f"{runtime.label}, and the latency it is compared by is that one's."
+        )
+        return evaluator, runtime, (note,)
+    tried = ", ".join(runtime.label or "no offload" for runtime in runtimes)
+    raise InputError(
+        f"The unquantized pipeline runs out of memory on {device} with {tried}, so there is "
+        "nothing to compare with; draw smaller images (--height, --width), or use a larger card."
     )
+
+
+def _asked_levers(request: Request, own_space: SpaceFile | None) -> AskedLevers:
+    """What the request asks of the levers, then what the file does; a dtype in any case."""
+    asked = request.levers
+    if request.compute_dtype is not None:
+        only = (_compute_dtype(request.pipeline, request.compute_dtype),)
+        asked = asked.model_copy(update={"compute_dtype": only})
+    if own_space is not None:
+        asked = asked.over(own_space.contents.runtime)
+    return asked.over(AskedLevers(compute_dtype=(_compute_dtype(request.pipeline, None),)))
 
 
 def _device_notes(device: torch.device) -> tuple[str, ...]:

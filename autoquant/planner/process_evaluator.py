@@ -17,6 +17,7 @@ from autoquant.errors import AutoquantError, CandidateFailed, WorkerFailed
 from autoquant.planner.candidate import Candidate
 from autoquant.planner.measurement import Answer
 from autoquant.planner.messages import Failed, Measure, Order, Prepare, Refused, Reply, read_reply
+from autoquant.planner.parameters import unquantized
 from autoquant.planner.request import Preparation, Request
 
 # A candidate may be this many times slower than everything that was done for the reference …
@@ -120,7 +121,7 @@ class ProcessEvaluator:
         Raises:
             CandidateFailed: It could not be measured, or took the worker down with it.
         """
-        if candidate.is_reference:
+        if candidate == unquantized(self.preparation.space, self.preparation.runtime):
             return self.preparation.reference
         try:
             if self._worker is None:

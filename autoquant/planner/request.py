@@ -19,6 +19,7 @@ from autoquant.planner.source import (
 )
 from autoquant.planner.workload import Workload, WorkloadRequest
 from autoquant.search_spaces.backends import backend
+from autoquant.search_spaces.levers import AskedLevers
 from autoquant.search_spaces.space import SearchSpace
 
 
@@ -39,6 +40,7 @@ class Request(BaseModel):
     variant: str | None = None
     trust_remote_code: bool = False
     space_file: str | None = None
+    levers: AskedLevers = AskedLevers()
 
 
 def require_sensible(request: Request) -> None:

@@ -20,6 +20,7 @@ from autoquant.planner.parameters import (
     neighbours,
     number_of_candidates,
     parameters_of,
+    refusal,
     suggest,
 )
 from autoquant.planner.progress import OnProgress, Progress, silent
@@ -76,6 +77,7 @@ class Search:
         self._runtime = runtime
         self._on_progress = on_progress
         self._finished: dict[str, Trial] = {}
+        self._total = min(settings.trials, number_of_candidates(space))
         self._started = time.monotonic()
         self._random = random.Random(settings.seed)
         self._decomposition = Decomposition(space, runtime, budget)
@@ -101,14 +103,17 @@ class Search:
 
     def _is_over(self) -> bool:
         limit = self._settings.time_limit_s
-        return len(self._finished) >= min(
-            self._settings.trials, number_of_candidates(self._space)
-        ) or (limit is not None and time.monotonic() - self._started >= limit)
+        return len(self._finished) >= self._total or (
+            limit is not None and time.monotonic() - self._started >= limit
+        )
 
     def _try_one(self) -> bool:
         """Ask, measure, tell; returns whether the candidate was new."""
         proposal = self._study.ask()
         candidate = suggest(proposal, self._space, self._runtime)
+        if refusal(candidate, self._space) is not None:
+            self._study.tell(proposal, state=TrialState.PRUNED)
+            return False
         known = self._finished.get(candidate.key)
         trial = known or self._measure(candidate)
         self._tell(proposal, trial)
@@ -154,7 +159,7 @@ class Search:
     def _report(self, trial: Trial) -> None:
         elapsed = time.monotonic() - self._started
         done = len(self._finished)
-        total = min(self._settings.trials, number_of_candidates(self._space))
+        total = self._total
         self._on_progress(
             Progress("search", done, total, trial, self._best(), elapsed, self._seconds_left(total))
         )

@@ -67,7 +67,7 @@ def choose(trials: Sequence[Trial], budget: Budget) -> Selection:
     tied = tuple(trial for trial in equal_in_loss if trial is not chosen)
     # By its rule the choice may lose to a tied trial in all three by less than a spread.
     # The unquantized pipeline is what everything is compared with, on the front or not.
-    unquantized = [trial for trial in trials if trial.measured and trial.candidate.is_reference]
+    unquantized = [trial for trial in trials if trial.measured and trial.candidate.is_reference][:1]
     front = {trial.number: trial for trial in (*pareto_set(trials), chosen, *unquantized)}
     return Selection(chosen, tied, _smallest_first(front.values()))
 

@@ -78,6 +78,8 @@ def _summary(
         rule=RULE,
         ties=tuple(trial.candidate.label for trial in selection.tied),
         struck=prepared.space.struck,
+        levers_struck=prepared.space.levers_struck,
+        conflicts=prepared.space.conflicts,
         notes=prepared.notes,
         failures=tuple(
             FailedTrial(components=trial.candidate.components, reason=trial.failure or "")

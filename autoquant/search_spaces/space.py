@@ -7,12 +7,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
 from autoquant.search_spaces.exclusions import without_excluded
 from autoquant.search_spaces.fuse import can_fuse
+from autoquant.search_spaces.levers import (
+    AskedLevers,
+    LeverConflict,
+    LeverSpace,
+    LeverStruck,
+    lever_conflicts,
+    open_levers,
+)
 from autoquant.search_spaces.linears import plain_linears
 from autoquant.search_spaces.scheme import NONE, Choice, Scheme
 from autoquant.search_spaces.sensitivity import generic, sensitive_tiers, why_pointless
@@ -70,12 +79,29 @@ class Struck(BaseModel):
 
 
 class SearchSpace(BaseModel):
-    """The components to decide on, in the pipeline's order, and all that was struck out."""
+    """What is open, and all that was struck out.
+
+    Attributes:
+        components: The components to decide on, in the pipeline's order.
+        levers: What is open to the pipeline as a whole.
+        conflicts: Schemes and values of levers that are open, but not together.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     components: dict[str, ComponentSpace]
     struck: tuple[Struck, ...] = ()
+    levers: LeverSpace = LeverSpace()
+    levers_struck: tuple[LeverStruck, ...] = ()
+    conflicts: tuple[LeverConflict, ...] = ()
+
+    def why_refused(self, component: str, scheme: str, lever: str, value: str) -> str | None:
+        """Why ``component`` cannot have ``scheme`` under this value of a lever; None if it can."""
+        return self._reasons.get((component, scheme, lever, value))
+
+    @cached_property
+    def _reasons(self) -> dict[tuple[str, str, str, str], str]:
+        return {(c.component, c.scheme, c.lever, c.value): c.reason for c in self.conflicts}
 
 
 def open_space(
@@ -133,6 +159,33 @@ def open_space(
             same_as=same_as,
         )
     return SearchSpace(components=components, struck=tuple(struck))
+
+
+def with_levers(
+    space: SearchSpace,
+    modules: Mapping[str, nn.Module],
+    device_type: str,
+    image_size: tuple[int, int],
+    batch_size: int,
+    asked: AskedLevers,
+    capability: tuple[int, int] | None = None,
+) -> SearchSpace:
+    """``space`` with what is open to the pipeline as a whole; see ``open_levers``.
+
+    Raises:
+        InputError: A value that was asked for cannot be had here.
+    """
+    levers, struck = open_levers(modules, device_type, image_size, batch_size, asked)
+    conflicts = lever_conflicts(
+        {name: component.schemes for name, component in space.components.items()},
+        {name: _full_name(modules[name]) for name in space.components},
+        levers,
+        device_type,
+        capability,
+    )
+    return space.model_copy(
+        update={"levers": levers, "levers_struck": struck, "conflicts": conflicts}
+    )
 
 
 def _full_name(module: nn.Module) -> str:

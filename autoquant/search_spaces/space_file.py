@@ -7,6 +7,9 @@
           - []
           - ["proj_out", "transformer_blocks\\.\\d+\\.norm1\\.linear"]
         fuse_qkv: [false]
+    runtime:
+      offload: [none, model]
+      compile: [none, regional]
 
 Components and fields that are left out stay as they are without the file; ``none`` and unfused are
 always open, for they are the reference. Exclusions are sets of regular expressions, each matching
@@ -20,11 +23,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from autoquant.errors import InputError, SpaceFileError
 from autoquant.search_spaces import located_yaml
 from autoquant.search_spaces.backends import backend
+from autoquant.search_spaces.levers import AskedLevers
 from autoquant.search_spaces.located_yaml import Located, Place
 from autoquant.search_spaces.scheme import Scheme
 from autoquant.search_spaces.sensitivity import Regex
@@ -45,7 +49,14 @@ class OwnComponent(_Data):
 class OwnSpace(_Data):
     """The contents of a space file."""
 
-    components: dict[str, OwnComponent] = Field(min_length=1)
+    components: dict[str, OwnComponent] = Field(default_factory=dict)
+    runtime: AskedLevers = AskedLevers()
+
+    @model_validator(mode="after")
+    def _says_something(self) -> OwnSpace:
+        if not self.components and self.runtime == AskedLevers():
+            raise ValueError("it says nothing: name a component, or a lever under runtime")
+        return self
 
 
 @dataclass(frozen=True)
@@ -110,7 +121,9 @@ def _told(origin: str, located: Located, entry: Any) -> str:
     place: Place = tuple(entry["loc"])
     where = ".".join(str(part) for part in place) or "the file"
     if entry["type"] == "extra_forbidden":
-        known = OwnSpace if len(place) == 1 else OwnComponent
+        known: type[BaseModel] = OwnSpace
+        if len(place) > 1:
+            known = AskedLevers if place[0] == "runtime" else OwnComponent
         message = f"unknown key {place[-1]!r}; known: {', '.join(known.model_fields)}."
     else:
         message = f"{where}: {entry['msg']}."

@@ -62,7 +62,13 @@ def test_a_file_narrows_what_it_names_and_leaves_the_rest(modules):
     ("text", "told"),
     [
         ("components:\n  transformer:\n    scheme: [none]\n", ["own.yaml:3: unknown key 'scheme'"]),
-        ("parts:\n  x: 1\n", ["own.yaml:1: components: Field required", "own.yaml:1: unknown key"]),
+        ("parts:\n  x: 1\n", ["own.yaml:1: unknown key 'parts'; known: components, runtime."]),
+        ("components: {}\n", ["own.yaml:1: the file: Value error, it says nothing"]),
+        (
+            "runtime:\n  offlod: [none]\n",
+            ["own.yaml:2: unknown key 'offlod'; known: "],
+        ),
+        ("runtime:\n  offload: [gpu]\n", ["own.yaml:2: runtime.offload.0: Input should be"]),
         ("components:\n  x:\n    schemes: []\n", ["own.yaml:3: components.x.schemes:"]),
         ("components:\n  x:\n    exclusions:\n    - ['(']\n", ["own.yaml:4: "]),
         ("components:\n  x: {}\n  x: {}\n", ["own.yaml:3: 'x' is there twice."]),

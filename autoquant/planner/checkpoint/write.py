@@ -12,6 +12,7 @@ import numpy as np
 from autoquant.errors import QuantizationMismatch
 from autoquant.files import write_text
 from autoquant.metrics.device import resolve_device
+from autoquant.planner.candidate import Runtime
 from autoquant.planner.checkpoint.licences import copy_licences, is_hub_id, licence_entries
 from autoquant.planner.checkpoint.model_card import model_card
 from autoquant.planner.checkpoint.quantizers import attach_quantizer, saveable
@@ -93,7 +94,11 @@ def write_checkpoint(
         original = local_directory(named)
         loader = DirectoryLoader(original)
         require_same_pipeline(plan, loader)
-        pipeline = build_pipeline(loader, plan.candidate, target).pipeline
+        # Levers are pulled anew by whoever loads; offload's hooks do not belong in a checkpoint.
+        candidate = plan.candidate.model_copy(
+            update={"runtime": Runtime(compute_dtype=plan.runtime.compute_dtype)}
+        )
+        pipeline = build_pipeline(loader, candidate, target).pipeline
         for name, config in configs.items():
             attach_quantizer(pipeline.components[name], config)
         # Before anything is drawn: the first forward of 4-bit bitsandbytes can repack its weights,

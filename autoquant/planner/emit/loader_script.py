@@ -16,6 +16,8 @@ from pprint import pformat
 from types import ModuleType
 from typing import Any
 
+from autoquant.planner import levers
+from autoquant.planner.candidate import Runtime
 from autoquant.planner.plan import Plan, PlannedComponent
 from autoquant.search_spaces.backends import backend
 from autoquant.search_spaces.fuse import fuse_qkv
@@ -43,8 +45,8 @@ def loader_script(
         _header(plan),
         _imports({component_classes[name] for name in changed}),
         _constants(plan, source, {name: kept_layers.get(name, ()) for name in changed}),
-        _load_function(source, changed, component_classes),
-        *_functions(changed),
+        _load_function(source, changed, component_classes, plan.runtime),
+        *_functions(changed, plan.runtime),
         _MAIN,
     ]
     script = "\n\n\n".join(section.strip("\n") for section in sections) + "\n"
@@ -139,6 +141,7 @@ def _load_function(
     source: str,
     changed: Mapping[str, PlannedComponent],
     component_classes: Mapping[str, tuple[str, str]],
+    runtime: Runtime,
 ) -> str:
     lines = [
         "def load_pipeline(source=SOURCE, device=None):",
@@ -151,18 +154,35 @@ def _load_function(
         "    components = {}",
     ]
     for name, part in changed.items():
-        lines += _component_lines(name, part, component_classes[name][1])
+        lines += _component_lines(name, part, component_classes[name][1], runtime)
     lines += [
         "",
         "    pipeline = DiffusionPipeline.from_pretrained(",
         "        source, dtype=DTYPE, **OPTIONS, **components",
         "    )",
-        "    return pipeline.to(device)",
+        *(f"    {line}" for line in _lever_lines(runtime)),
+        "    return pipeline",
     ]
     return "\n".join(lines)
 
 
-def _component_lines(name: str, part: PlannedComponent, class_name: str) -> Iterator[str]:
+def _lever_lines(runtime: Runtime) -> Iterator[str]:
+    """The lines that ``planner/levers.py`` carries out while measuring."""
+    if runtime.vae_tiling or runtime.vae_slicing:
+        yield f"set_vae(pipeline, tiling={runtime.vae_tiling}, slicing={runtime.vae_slicing})"
+    if runtime.attention != "default":
+        yield f"set_attention(pipeline, {runtime.attention!r})"
+    if runtime.offload == "none":
+        yield "pipeline.to(device)"
+    else:
+        yield f"enable_offload(pipeline, {runtime.offload!r}, device)"
+    if runtime.compile != "none":
+        yield f"compile_denoisers(pipeline, {runtime.compile!r})"
+
+
+def _component_lines(
+    name: str, part: PlannedComponent, class_name: str, runtime: Runtime
+) -> Iterator[str]:
     yield ""
     if part.why:
         yield _comment(part.why, indent="    ")
@@ -177,11 +197,13 @@ def _component_lines(name: str, part: PlannedComponent, class_name: str) -> Iter
         arguments = "".join(f", {key}={value!r}" for key, value in recipe.arguments.items())
         yield f"    layers = linear_layers(module, KEPT[{name!r}])"
         yield f"    {recipe.function.__name__}(module, layers{arguments})"
-    yield f"    components[{name!r}] = module.to(device)"
+    home = "device" if runtime.offload == "none" else "'cpu'"
+    yield f"    components[{name!r}] = module.to({home})"
 
 
-def _functions(changed: Mapping[str, PlannedComponent]) -> Iterator[str]:
-    functions = {}
+def _functions(changed: Mapping[str, PlannedComponent], runtime: Runtime) -> Iterator[str]:
+    called = {line.partition("(")[0] for line in _lever_lines(runtime)} - {"pipeline.to"}
+    functions = {name: getattr(levers, name) for name in called}
     for part in changed.values():
         if part.fuse_qkv:
             functions["fuse_qkv"] = fuse_qkv

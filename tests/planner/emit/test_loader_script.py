@@ -6,6 +6,7 @@ from typing import Any
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from autoquant.planner.candidate import Runtime
 from autoquant.planner.emit.loader_script import loader_script
 from autoquant.planner.plan import PlannedComponent
 from autoquant.planner.workload import Workload
@@ -77,3 +78,25 @@ def test_no_value_of_a_plan_can_become_code(text: str) -> None:
     usual = script_of(components={"transformer": PlannedComponent(scheme="torchao:int8wo")})
     asks_for_source = {"sys.exit"} if not text else set()
     assert calls(script) == calls(usual) | asks_for_source
+
+
+def test_levers_are_pulled_by_the_functions_that_measured() -> None:
+    runtime = Runtime(offload="model", compile="regional", vae_tiling=True, attention="flash")
+    script = script_of(runtime=runtime)
+    lines = [line.strip() for line in script.splitlines()]
+    start = lines.index("set_vae(pipeline, tiling=True, slicing=False)")
+    assert lines[start + 1 : start + 5] == [
+        "set_attention(pipeline, 'flash')",
+        "enable_offload(pipeline, 'model', device)",
+        "compile_denoisers(pipeline, 'regional')",
+        "return pipeline",
+    ]
+    assert "components['transformer'] = module.to('cpu')" in lines
+    assert "def enable_offload(" in script
+    assert "def attention_restored(" not in script
+
+
+def test_a_runtime_without_levers_needs_none_of_their_functions() -> None:
+    script = script_of()
+    assert "pipeline.to(device)" in script
+    assert "enable_offload" not in script

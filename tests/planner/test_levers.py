@@ -1,0 +1,121 @@
+"""Levers on a real pipeline: on a CPU offload's hooks run too, and must not change a pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from autoquant.errors import InputError
+from autoquant.planner.candidate import Candidate, Runtime
+from autoquant.planner.device_evaluator import build_pipeline, draw_workload
+from autoquant.planner.levers import attention_restored, set_attention
+from autoquant.planner.loading import DirectoryLoader
+from autoquant.planner.preparation import first_that_fits, reference_runtimes
+from autoquant.planner.workload import Workload
+from autoquant.search_spaces.levers import LeverSpace
+from autoquant.search_spaces.scheme import Choice
+
+CPU = torch.device("cpu")
+WORKLOAD = Workload(
+    prompts=("a red circle",),
+    height=64,
+    width=64,
+    steps=2,
+    call_arguments={"max_sequence_length": 16},
+)
+INT8 = {"transformer": Choice(scheme="torchao:int8wo")}
+
+
+@pytest.fixture(scope="module")
+def draw(demo_directory: Path) -> Callable[..., Any]:
+    loader = DirectoryLoader(demo_directory)
+
+    def drawn(**levers: Any) -> Any:
+        candidate = Candidate(components=INT8, runtime=Runtime(**levers))
+        return draw_workload(build_pipeline(loader, candidate, CPU), WORKLOAD, CPU)
+
+    return drawn
+
+
+@pytest.mark.parametrize("offload", ["model", "group_block", "group_leaf"])
+def test_an_offloaded_pipeline_draws_the_same_image(draw: Callable[..., Any], offload: str) -> None:
+    np.testing.assert_array_equal(draw(offload=offload).images, draw().images)
+
+
+def test_the_model_offload_hooks_are_there(demo_directory: Path) -> None:
+    offloaded = Candidate(components={}, runtime=Runtime(offload="model"))
+    pipeline = build_pipeline(DirectoryLoader(demo_directory), offloaded, CPU).pipeline
+    assert all(
+        hasattr(part, "_hf_hook")
+        for part in pipeline.components.values()
+        if isinstance(part, torch.nn.Module)
+    )
+
+
+def test_tiles_and_slices_are_set_on_the_vae(demo_directory: Path) -> None:
+    pulled = Candidate(components={}, runtime=Runtime(vae_tiling=True, vae_slicing=True))
+    vae = build_pipeline(DirectoryLoader(demo_directory), pulled, CPU).pipeline.vae
+    assert vae.use_tiling
+    assert vae.use_slicing
+
+
+def test_another_attention_kernel_is_used_and_forgotten(demo_directory: Path) -> None:
+    from diffusers.models.attention_dispatch import _AttentionBackendRegistry as Registry
+
+    plain = Candidate(components={}, runtime=Runtime())
+    pipeline = build_pipeline(DirectoryLoader(demo_directory), plain, CPU).pipeline
+    before = Registry.get_active_backend()[0]
+    with attention_restored():
+        set_attention(pipeline, "_native_math")
+        processors = pipeline.transformer.attn_processors.values()
+        assert {processor._attention_backend for processor in processors} == {"_native_math"}
+    assert Registry.get_active_backend()[0] == before
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.accelerator.is_available(), reason="needs an accelerator")
+@pytest.mark.parametrize("offload", ["model", "sequential", "group_leaf_stream"])
+def test_offload_saves_memory_on_an_accelerator(demo_directory: Path, offload: str) -> None:
+    device = torch.accelerator.current_accelerator()
+    assert device is not None
+    loader = DirectoryLoader(demo_directory)
+
+    def drawn(**levers: Any) -> Any:
+        candidate = Candidate(components={}, runtime=Runtime(**levers))
+        return draw_workload(build_pipeline(loader, candidate, device), WORKLOAD, device)
+
+    plain, offloaded = drawn(), drawn(offload=offload)
+    allocated = f"{device.type}.allocated"
+    assert offloaded.other_counters[allocated] < plain.other_counters[allocated]
+    np.testing.assert_allclose(offloaded.images, plain.images, atol=1 / 255)
+
+
+def test_the_reference_is_measured_in_the_first_runtime_that_fits() -> None:
+    tried = []
+
+    def measure(runtime: Runtime) -> str:
+        tried.append(runtime.offload)
+        if runtime.offload != "group_leaf_stream":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return "measured"
+
+    levers = LeverSpace(offload=("none", "model", "group_leaf_stream", "sequential"))
+    measured, runtime, notes = first_that_fits(reference_runtimes(levers), measure, CPU)
+    assert measured == "measured"
+    assert tried == ["none", "model", "group_leaf_stream"]
+    assert runtime.offload == "group_leaf_stream"
+    assert "group leaf stream offload" in notes[0]
+
+
+def test_a_reference_that_fits_nowhere_is_an_error_that_says_what_was_tried() -> None:
+    def measure(runtime: Runtime) -> str:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    levers = LeverSpace(offload=("none", "model"))
+    with pytest.raises(InputError, match="with no offload, model offload"):
+        first_that_fits(reference_runtimes(levers), measure, CPU)
