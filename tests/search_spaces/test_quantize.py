@@ -144,5 +144,5 @@ def test_a_model_that_reports_another_dtype_is_a_mismatch(build, monkeypatch):
     module = build("flux")
     for layer in linears(module).values():
         layer.bias = None
-    with pytest.raises(QuantizationMismatch, match="report torch.float8_e4m3fn"):
+    with pytest.raises(QuantizationMismatch, match="float8_e4m3fn where it computes in"):
         apply_choice(module, Choice(scheme="faulty:int8"), torch.bfloat16)
