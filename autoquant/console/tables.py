@@ -10,7 +10,7 @@ from rich.text import Text
 
 from autoquant.planner.candidate import Candidate, choice_label
 from autoquant.planner.measurement import Measured
-from autoquant.planner.plan import ParetoPoint, Plan
+from autoquant.planner.plan import ParetoPoint, Plan, PredictionError
 from autoquant.planner.quantities import gigabytes, seconds
 from autoquant.planner.selection import describe, relative_excess
 
@@ -152,6 +152,15 @@ def _choices(plan: Plan) -> Table:
     return table
 
 
+def _predictions(error: PredictionError) -> str:
+    return (
+        f"Predicted before they were measured: {error.checked} candidates; off by (median, worst) "
+        f"{error.loss_median:.2g}, {error.loss_worst:.2g} in loss; "
+        f"{error.peak_median:.1%}, {error.peak_worst:.1%} in peak memory; "
+        f"{error.latency_median:.0%}, {error.latency_worst:.0%} in latency."
+    )
+
+
 def _notes(plan: Plan) -> Iterator[Text]:
     search = plan.search
     if search.ties:
@@ -165,6 +174,12 @@ def _notes(plan: Plan) -> Iterator[Text]:
         yield Text(f"\nNot tried: {', '.join(schemes)}: {reason}")
     if search.interrupted:
         yield Text(f"\nInterrupted: the best of the {search.trials} candidates measured so far.")
+    if search.converged:
+        yield Text(
+            f"\nEnded after {search.trials} candidates: none is left that promises a better plan."
+        )
+    if search.prediction_error is not None:
+        yield Text(f"\n{_predictions(search.prediction_error)}")
     for note in search.notes:
         yield Text(f"\n{note}")
     if plan.pareto and any(not point.feasible for point in plan.pareto):

@@ -1,141 +1,127 @@
-"""Propose candidates: components one at a time first, then the wholes that they promise."""
+"""Propose candidates: what is learned of each component's choices says which wholes promise."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import product
+from collections.abc import Mapping, Sequence
 from math import prod
 
+import numpy as np
+
+from autoquant.planner.acquisition import expected_improvement, probability_feasible
+from autoquant.planner.axes import Indices, allowed, axes_of, candidate_at, indices_of
 from autoquant.planner.budget import Budget
 from autoquant.planner.candidate import Candidate, Runtime
-from autoquant.planner.measurement import Trial
-from autoquant.planner.parameters import (
-    one_a_width,
-    refusal,
-    uniform_candidates,
-    unquantized,
-    with_one_lever,
-)
-from autoquant.planner.prediction import Part, PartsModel
-from autoquant.planner.selection import rank
-from autoquant.search_spaces.scheme import NONE, Choice
+from autoquant.planner.effects import Floats
+from autoquant.planner.forecast import Predictor
+from autoquant.planner.measurement import Measured, Prediction, Trial
+from autoquant.planner.parameters import unquantized
+from autoquant.planner.selection import is_feasible
 from autoquant.search_spaces.space import SearchSpace
 
-# Each whole candidate that is predicted costs microseconds; beyond this many the components' least
-# promising parts are left out.
-_MOST_COMBINATIONS = 200_000
+# Predicting this many takes some hundredths of a second; a larger space loses its least promising
+# options first.
+_MOST_COMBINATIONS = 50_000
+# The search ends where the most promising candidate promises less than this share of the best loss,
+# or, while nothing fits, where fewer than this many of all that are left are likely to.
+_LEAST_GAIN = 0.002
+_LEAST_FITTING = 0.5
+# That nothing fits is believed no sooner.
+_FEWEST = 6
+# Losses lie between nothing and about this: what anything that fits is worth while nothing does.
+_WORST_LOSS = 1.0
 
 
 class Decomposition:
     """What to measure next, from what has been measured.
 
-    1. The unquantized pipeline, then one scheme of each width on every component, so that a search
-       that is cut short has something that fits.
-    2. Parts: on the largest component alone each scheme, on the others one of each width.
-    3. The whole candidates that the parts predict to be better than the best one measured, the most
-       promising first.
-    4. Around the best one: its sensitive layers left out, its projections fused.
-    5. The parts that step 2 left out, and what they promise.
+    The candidate that changes nothing comes first. Then, each time, the one of most expected
+    improvement under what all measurements together say of each component's choices: be it an
+    unknown choice that might be good, or a whole that known choices promise.
+
+    Attributes:
+        is_out_of_promises: Whether the last proposal was ``None`` because no candidate is left that
+            should improve on the best one.
+        prediction: What the last proposal should cost; ``None`` for the first.
     """
 
     def __init__(self, space: SearchSpace, runtime: Runtime, budget: Budget) -> None:
         self._space = space
-        self._runtime = runtime
         self._budget = budget
         self._unquantized = unquantized(space, runtime)
-        self._opening = (
-            self._unquantized,
-            *(c for c in uniform_candidates(space, runtime) if refusal(c, space) is None),
-        )
+        self._axes = axes_of(space, runtime)
+        self.is_out_of_promises = False
+        self.prediction: Prediction | None = None
 
     def propose(self, finished: Mapping[str, Trial]) -> Candidate | None:
         """The next candidate, or ``None`` if nothing better can be predicted."""
-        first_parts, later_parts = self._parts(finished)
-        opening = _first_unmeasured((*self._opening, *first_parts), finished)
-        if opening is not None:
-            return opening
-        reference = finished[self._unquantized.key].measured
-        if reference is None:
-            return None
-        best = min(finished.values(), key=lambda trial: rank(trial, self._budget))
-        model = PartsModel(reference, finished.values())
-        return (
-            self._promising(model, best, finished)
-            or self._around(best, finished)
-            or _first_unmeasured(later_parts, finished)
-        )
-
-    def _parts(self, finished: Mapping[str, Trial]) -> tuple[list[Candidate], list[Candidate]]:
-        """Candidates that change one component: those to measure early, and the others."""
-        early: list[Candidate] = []
-        late: list[Candidate] = []
-        for place, name in enumerate(self._by_size(finished)):
-            schemes = [s for s in self._space.components[name].schemes if s != NONE]
-            chosen = schemes if place == 0 else one_a_width(schemes)
-            for scheme in schemes:
-                plainest = self._space.components[name].plainest(scheme)
-                part = self._with(self._unquantized, name, plainest)
-                if refusal(part, self._space) is not None:
-                    continue
-                (early if scheme in chosen else late).append(part)
-        return early, late
-
-    def _by_size(self, finished: Mapping[str, Trial]) -> list[str]:
+        self.prediction = None
         reference = finished.get(self._unquantized.key)
-        measured = reference.measured if reference else None
-        sizes = measured.component_gb if measured else {}
-        return sorted(self._space.components, key=lambda name: -sizes.get(name, 0.0))
+        if reference is None:
+            return self._unquantized
+        if reference.measured is None:
+            return None
+        trials = list(finished.values())
+        predictor = Predictor(self._axes, reference.measured, trials)
+        rows = self._unmeasured(predictor, trials)
+        forecast = predictor.forecast(rows)
+        chance = probability_feasible(forecast, self._budget) * self._chance_to_run(rows, trials)
+        best = self._best(trials)
+        loss = _WORST_LOSS if best is None else best.loss
+        most = loss if self._budget.max_loss is None else min(loss, self._budget.max_loss)
+        gain = expected_improvement(forecast, most) * chance
+        hopeless = best is None and bool(chance.sum() < _LEAST_FITTING)
+        if best is None:
+            self.is_out_of_promises = len(rows) == 0 or (hopeless and len(trials) >= _FEWEST)
+        else:
+            self.is_out_of_promises = bool(gain.max(initial=0.0) <= _LEAST_GAIN * most)
+        if self.is_out_of_promises:
+            return None
+        # What comes nearest says what would be enough, and whether the prediction can be trusted.
+        row = int(forecast.missed_share(self._budget).argmin() if hopeless else gain.argmax())
+        self.prediction = forecast.at(row)
+        return candidate_at(rows[row], self._axes)
 
-    def _promising(
-        self, model: PartsModel, best: Trial, finished: Mapping[str, Trial]
-    ) -> Candidate | None:
-        """The most promising whole that is not measured and should beat the best one."""
-        to_beat = rank(best, self._budget)[:2]
-        found: tuple[tuple[float, float, float], Candidate] | None = None
-        for names, parts in self._combinations(model):
-            predicted = model.combine([part for part in parts if part.choice != Choice()])
-            promise = (predicted.excess(self._budget), predicted.loss, predicted.peak_gb)
-            if promise[:2] >= to_beat or (found is not None and promise >= found[0]):
-                continue
-            candidate = self._unquantized.model_copy(
-                update={
-                    "components": {
-                        name: part.choice for name, part in zip(names, parts, strict=True)
-                    }
-                }
-            )
-            if candidate.key not in finished and refusal(candidate, self._space) is None:
-                found = promise, candidate
-        return None if found is None else found[1]
+    def _best(self, trials: Sequence[Trial]) -> Measured | None:
+        fitting = [
+            trial.measured
+            for trial in trials
+            if trial.measured is not None and is_feasible(trial.measured, self._budget)
+        ]
+        return min(fitting, key=lambda measured: measured.loss, default=None)
 
-    def _combinations(self, model: PartsModel) -> Iterator[tuple[list[str], Sequence[Part]]]:
-        names = list(self._space.components)
-        options = [list(model.parts(name)) for name in names]
+    def _unmeasured(self, predictor: Predictor, trials: Sequence[Trial]) -> Indices:
+        rows = self._combinations(predictor)
+        sizes = [len(axis.options) for axis in self._axes]
+        known = [at for t in trials if (at := indices_of(t.candidate, self._axes)) is not None]
+        codes = np.ravel_multi_index(tuple(rows.T), sizes)
+        done = np.ravel_multi_index(tuple(np.array(known).T), sizes)
+        rows = rows[~np.isin(codes, done)]
+        return rows[allowed(rows, self._axes, self._space)] if self._space.conflicts else rows
+
+    def _combinations(self, predictor: Predictor) -> Indices:
+        """Every combination of options, or of those that fewest others of their axis beat."""
+        options = [np.arange(len(axis.options)) for axis in self._axes]
+        if prod(map(len, options)) > _MOST_COMBINATIONS:
+            options = [_least_beaten_first(predictor.option_merits(a)) for a in range(len(options))]
         while prod(map(len, options)) > _MOST_COMBINATIONS:
-            longest = max(options, key=len)
-            longest.remove(max(longest, key=lambda part: part.loss))
-        for parts in product(*options):
-            yield names, parts
+            longest = max(range(len(options)), key=lambda axis: len(options[axis]))
+            options[longest] = options[longest][:-1]
+        grid = np.meshgrid(*options, indexing="ij")
+        return np.stack([part.ravel() for part in grid], axis=1).astype(np.int64)
 
-    def _around(self, best: Trial, finished: Mapping[str, Trial]) -> Candidate | None:
-        """The best candidate with sensitive layers left out, fused, or one lever pulled."""
-        for name in self._by_size(finished):
-            component = self._space.components[name]
-            choice = best.candidate.components[name]
-            sets = ((),) if choice.scheme == NONE else component.distinct_exclusions(choice.scheme)
-            for exclusions, fuse_qkv in product(sets, component.fuse_qkv):
-                changed = choice.model_copy(update={"exclusions": exclusions, "fuse_qkv": fuse_qkv})
-                candidate = self._with(best.candidate, name, changed)
-                if candidate.key not in finished and refusal(candidate, self._space) is None:
-                    return candidate
-        return _first_unmeasured(with_one_lever(best.candidate, self._space), finished)
-
-    @staticmethod
-    def _with(candidate: Candidate, name: str, choice: Choice) -> Candidate:
-        return candidate.model_copy(update={"components": {**candidate.components, name: choice}})
+    def _chance_to_run(self, rows: Indices, trials: Sequence[Trial]) -> Floats:
+        """Lower for options that took part in failures and in nothing that ran."""
+        chance = np.ones(len(rows))
+        placed = [(indices_of(trial.candidate, self._axes), trial) for trial in trials]
+        for axis in range(len(self._axes)):
+            ran = {at[axis] for at, trial in placed if at and trial.measured is not None}
+            failed = [at[axis] for at, trial in placed if at and trial.failure is not None]
+            for option in set(failed) - ran:
+                chance[rows[:, axis] == option] /= 2 + failed.count(option)
+        return chance
 
 
-def _first_unmeasured(
-    candidates: Iterable[Candidate], finished: Mapping[str, Trial]
-) -> Candidate | None:
-    return next((candidate for candidate in candidates if candidate.key not in finished), None)
+def _least_beaten_first(merits: Floats) -> Indices:
+    """Positions of options, those first that fewest others are better than in every column."""
+    better = (merits[:, None, :] < merits[None, :, :]).all(axis=2).sum(axis=0)
+    return np.lexsort((merits[:, 2], better)).astype(np.int64)

@@ -68,8 +68,32 @@ class Answer(BaseModel):
     components: dict[str, ComponentFacts]
 
 
+class Prediction(BaseModel):
+    """What a candidate was expected to cost before it was measured; ``sd`` is a standard deviation.
+
+    Attributes:
+        loss: Deciding metric as a loss, noise floor taken off.
+        log_loss_sd: Of the logarithm of the loss before the noise floor was taken off.
+        peak_gb: Most memory in a call, in GiB.
+        latency_s: Wall seconds of a call.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    loss: float
+    log_loss_sd: float
+    peak_gb: float
+    peak_gb_sd: float
+    latency_s: float
+    latency_s_sd: float
+
+
 class Trial(BaseModel):
-    """One candidate that the search tried: what was measured, or why it could not be."""
+    """One candidate that the search tried: what was measured, or why it could not be.
+
+    Attributes:
+        predicted: What the search expected of it, where it expected anything.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -77,3 +101,4 @@ class Trial(BaseModel):
     candidate: Candidate
     measured: Measured | None = None
     failure: str | None = None
+    predicted: Prediction | None = None

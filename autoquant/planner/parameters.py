@@ -103,7 +103,7 @@ def number_of_candidates(space: SearchSpace) -> int:
         prod(
             sum(
                 1
-                for choice in _choices(component)
+                for choice in choices(component)
                 if not any(
                     space.why_refused(name, choice.scheme, lever, getattr(runtime, lever))
                     for lever in CONFLICTING_LEVERS
@@ -140,7 +140,7 @@ def with_one_lever(candidate: Candidate, space: SearchSpace) -> Iterator[Candida
 
 def _neighbours(candidate: Candidate, space: SearchSpace) -> Iterator[Candidate]:
     for name, component in space.components.items():
-        for choice in _choices(component):
+        for choice in choices(component):
             if choice != candidate.components[name]:
                 yield candidate.model_copy(
                     update={"components": {**candidate.components, name: choice}}
@@ -168,7 +168,8 @@ def _suggest_choice(trial: Any, name: str, component: ComponentSpace) -> Choice:
     return Choice(scheme=scheme, exclusions=exclusions, fuse_qkv=fuse_qkv)
 
 
-def _choices(component: ComponentSpace) -> Iterator[Choice]:
+def choices(component: ComponentSpace) -> Iterator[Choice]:
+    """Every choice that ``component`` offers, once."""
     for scheme, fuse_qkv in product(component.schemes, component.fuse_qkv):
         for exclusions in component.distinct_exclusions(scheme) if scheme != NONE else ((),):
             yield Choice(scheme=scheme, exclusions=exclusions, fuse_qkv=fuse_qkv)

@@ -98,8 +98,32 @@ class FailedTrial(_Part):
     reason: str
 
 
+class PredictionError(_Part):
+    """How far the measured trials were from what was predicted of them.
+
+    Attributes:
+        checked: How many trials were predicted before they were measured.
+        loss_median: Median of the differences, in units of the deciding metric.
+        loss_worst: The largest of them.
+        peak_median: Median of the differences as shares of what was measured; so the others.
+    """
+
+    checked: int
+    loss_median: float
+    loss_worst: float
+    peak_median: float
+    peak_worst: float
+    latency_median: float
+    latency_worst: float
+
+
 class SearchSummary(_Part):
-    """How the plan was found."""
+    """How the plan was found.
+
+    Attributes:
+        converged: Whether it ended because no candidate was left that should improve on the best.
+        prediction_error: ``None`` if nothing was predicted.
+    """
 
     trials: int
     pruned: int
@@ -107,6 +131,8 @@ class SearchSummary(_Part):
     seconds: float
     seed: int
     interrupted: bool = False
+    converged: bool = False
+    prediction_error: PredictionError | None = None
     rule: str = ""
     ties: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

@@ -51,11 +51,17 @@ class SearchSettings:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """Every trial in order, and how the search ended."""
+    """Every trial in order, and how the search ended.
+
+    Attributes:
+        interrupted: By Ctrl-C.
+        converged: Because no candidate was left that should improve on the best one.
+    """
 
     trials: tuple[Trial, ...]
     seconds: float
     interrupted: bool
+    converged: bool = False
 
 
 class Search:
@@ -81,16 +87,23 @@ class Search:
         self._started = time.monotonic()
         self._random = random.Random(settings.seed)
         self._decomposition = Decomposition(space, runtime, budget)
+        self._promising: Candidate | None = None
         self._study = _quiet_study(settings.seed)
 
     def run(self) -> SearchResult:
-        """Measure candidates until the trials, the time or the space is used up, or on Ctrl-C."""
-        interrupted = False
+        """Measure candidates until none promises to be better than the best one.
+
+        The trials, the time or the space may be used up before that, and Ctrl-C ends it too.
+        """
+        interrupted = converged = False
         try:
             while not self._is_over():
-                promising = self._decomposition.propose(self._finished)
-                if promising is not None:
-                    self._enqueue(promising)
+                self._promising = self._decomposition.propose(self._finished)
+                if self._decomposition.is_out_of_promises:
+                    converged = True
+                    break
+                if self._promising is not None:
+                    self._enqueue(self._promising)
                 if not self._try_one():
                     self._enqueue_something_new()
         except KeyboardInterrupt:
@@ -99,6 +112,7 @@ class Search:
             trials=tuple(self._finished.values()),
             seconds=time.monotonic() - self._started,
             interrupted=interrupted,
+            converged=converged,
         )
 
     def _is_over(self) -> bool:
@@ -143,7 +157,8 @@ class Search:
             measured = self._evaluator.measure(candidate)
         except CandidateFailed as failure:
             return Trial(number=number, candidate=candidate, failure=str(failure))
-        return Trial(number=number, candidate=candidate, measured=measured)
+        prediction = self._decomposition.prediction if candidate == self._promising else None
+        return Trial(number=number, candidate=candidate, measured=measured, predicted=prediction)
 
     def _tell(self, proposal: optuna.Trial, trial: Trial) -> None:
         if trial.measured is None:

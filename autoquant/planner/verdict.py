@@ -16,6 +16,7 @@ from autoquant.planner.plan import (
     ReferenceCost,
     SearchSummary,
 )
+from autoquant.planner.prediction_error import prediction_error
 from autoquant.planner.reasons import reason
 from autoquant.planner.request import Preparation
 from autoquant.planner.search import SearchResult, SearchSettings
@@ -75,6 +76,8 @@ def _summary(
         seconds=result.seconds,
         seed=settings.seed,
         interrupted=result.interrupted,
+        converged=result.converged,
+        prediction_error=prediction_error(result.trials),
         rule=RULE,
         ties=tuple(trial.candidate.label for trial in selection.tied),
         struck=prepared.space.struck,

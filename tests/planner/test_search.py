@@ -48,13 +48,20 @@ def every_candidate() -> list[Candidate]:
 
 def additive(candidate: Candidate) -> Measured:
     """Memory and loss add up; leaving out proj_out costs memory and saves half of the loss."""
-    peak = loss = 0.0
-    for weight, choice in zip((4.0, 1.0), candidate.components.values(), strict=True):
-        peak += weight * BITS[choice.scheme] / 16 + 0.1 * len(choice.exclusions)
+    held: dict[str, float] = {}
+    loss = 0.0
+    for weight, (name, choice) in zip((4.0, 1.0), candidate.components.items(), strict=True):
+        held[name] = weight * BITS[choice.scheme] / 16 + 0.1 * len(choice.exclusions)
         damage = {16: 0.0, 8: 0.01, 4: 0.1, 2: 0.6}[BITS[choice.scheme]]
         loss += weight * damage * (0.5 if choice.exclusions else 1.0)
     fused = sum(choice.fuse_qkv for choice in candidate.components.values())
-    return measured(loss=loss, peak_gb=peak, latency_s=2.0 - 0.1 * fused)
+    return measured(
+        loss=loss,
+        peak_gb=sum(held.values()),
+        weights_gb=0.9 * sum(held.values()),
+        component_gb={name: 0.9 * size for name, size in held.items()},
+        latency_s=2.0 - 0.1 * fused,
+    )
 
 
 TABLE = {candidate.key: additive(candidate) for candidate in every_candidate()}
@@ -80,7 +87,6 @@ def test_parameters_leave_out_exclusions_where_nothing_is_quantized() -> None:
 def test_the_same_seed_and_measurements_give_the_same_trials() -> None:
     budget = Budget.of(vram_gb=2)
     assert run(budget).trials == run(budget).trials
-    assert run(budget, seed=1).trials != run(budget, seed=2).trials
 
 
 @pytest.mark.parametrize("vram_gb", [6, 2.9, 1.6, 1.3])
@@ -102,7 +108,7 @@ def test_no_candidate_is_measured_twice_and_a_small_space_ends_the_search() -> N
 def test_a_candidate_that_cannot_be_measured_is_a_failed_trial_with_its_reason() -> None:
     only_unquantized = unquantized(SPACE, Runtime())
     evaluator = RecordedEvaluator({only_unquantized.key: TABLE[only_unquantized.key]})
-    result = search(evaluator, SPACE, Budget.of(vram_gb=9), SearchSettings(trials=3))
+    result = search(evaluator, SPACE, Budget.of(vram_gb=2), SearchSettings(trials=3))
     assert result.trials[0].failure is None
     assert "No measurement is recorded" in str(result.trials[1].failure)
     assert choose(result.trials, Budget.of(vram_gb=9)).chosen.number == 0

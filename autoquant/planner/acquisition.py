@@ -1,0 +1,45 @@
+"""How much a candidate that was not measured is worth measuring.
+
+Expected improvement under constraints: the mean by which a candidate undercuts the best one
+measured, times the probability that it keeps the budget (M. Schonlau, W. J. Welch and D. R. Jones,
+"Global versus local search in constrained optimization of computer models", 1998; J. R. Gardner et
+al., "Bayesian Optimization with Inequality Constraints", ICML 2014). Losses are log-normal here,
+and one below the noise floor is no better than one at it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import ndtr
+
+from autoquant.planner.budget import Budget
+from autoquant.planner.effects import Floats
+from autoquant.planner.forecast import Forecast
+
+
+def probability_feasible(forecast: Forecast, budget: Budget) -> Floats:
+    """Probability that each candidate keeps every limit but the one on the loss."""
+    limits = (
+        (budget.vram_gb, forecast.peak_gb, forecast.peak_gb_sd),
+        (budget.latency_s, forecast.latency_s, forecast.latency_s_sd),
+        (budget.load_peak_gb, forecast.load_peak_gb, forecast.load_peak_gb_sd),
+    )
+    probability = np.ones(len(forecast.peak_gb))
+    for limit, mean, sd in limits:
+        if limit is not None:
+            probability = probability * ndtr((limit - mean) / np.maximum(sd, 1e-12))
+    return probability
+
+
+def expected_improvement(forecast: Forecast, loss: float) -> Floats:
+    """Mean by which each candidate's loss will fall below ``loss``, 0 where it does not."""
+    floor = max(forecast.floor, 1e-12)
+    return np.maximum(_shortfall(forecast, loss + floor) - _shortfall(forecast, floor), 0.0)
+
+
+def _shortfall(forecast: Forecast, level: float) -> Floats:
+    """Mean of ``max(0, level - loss)`` for log-normal losses."""
+    sd = np.maximum(forecast.log_loss_sd, 1e-9)
+    distance = (np.log(level) - forecast.log_loss) / sd
+    mean = np.exp(forecast.log_loss + sd**2 / 2)
+    return np.asarray(level * ndtr(distance) - mean * ndtr(distance - sd))

@@ -1,0 +1,315 @@
+"""Predict candidates that were not measured from those that were.
+
+Memory is what each component holds plus the activations; seconds add; losses, with the noise floor
+still in them, combine as a p-norm whose p is fitted: 1 where damages add, 2 where they are
+independent, more where the worst one decides. ``effects`` says how the options' effects are
+learned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from autoquant.metrics.score import losses_of
+from autoquant.planner.axes import Axis, Indices, indices_of
+from autoquant.planner.budget import Budget
+from autoquant.planner.effects import Effects, Floats, Spread, prior_covariance
+from autoquant.planner.measurement import Measured, Prediction, Trial
+
+_POWERS = (1.0, 1.5, 2.0, 3.0, 5.0)
+_MOST_SPREADS_OFF = 3.0
+
+# The priors, in shares of the reference's figure; for the loss in logarithms. They are wide: what
+# is measured decides, and they only say which options are likely to be alike.
+_WEIGHTS = Spread({"scheme": 0.05, "width": 0.03, "exclusions": 0.1}, own=0.02, level=0.1)
+_LEVERS = {
+    **dict.fromkeys(("compile", "vae_tiling", "vae_slicing", "attention", "compute_dtype"), 0.4),
+    "offload": 1.0,
+}
+_ACTIVATIONS = Spread(
+    {"scheme": 0.1, "width": 0.05, "exclusions": 0.05, "fuse_qkv": 0.1, **_LEVERS}, own=0.03
+)
+_SECONDS = Spread(
+    {"scheme": 0.3, "width": 0.15, "exclusions": 0.05, "fuse_qkv": 0.05, **_LEVERS},
+    own=0.02,
+    level=0.2,
+)
+_LOSS = Spread(
+    {"scheme": 0.25, "width": 0.25, "exclusions": 0.25, "fuse_qkv": 0.03},
+    own=0.08,
+    level=1.5,
+    slope=0.2,
+)
+# What an 8-bit choice does before anything is measured, and what one bit less does to that.
+_LOG_LOSS_OF_8_BITS = np.log(0.02)
+_LOG_LOSS_A_BIT = -0.35
+# Effects do not explain this much of a loss (its logarithm), of the activations, of the seconds.
+_LOSS_NOISE = 0.005
+# Correlation between the damages of two options: its standard deviation.
+_CORRELATION = 0.1
+_ACTIVATION_NOISE = 0.01
+_SECONDS_NOISE = 0.02
+# Group and sequential offload hold about this share of the largest component at a time.
+_SHARE_OF_LARGEST = 0.1
+_INTERQUARTILE = 1.35
+"""Standard deviations between the quartiles of a normal distribution."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Predictions for rows of candidates: means, and standard deviations of what they may be off.
+
+    Attributes:
+        log_loss: Logarithm of the loss before the noise floor is taken off.
+        floor: The noise floor.
+        peak_gb: Most memory in a call, in GiB.
+        latency_s: Wall seconds of a call.
+        load_peak_gb: Most memory while loading, in GiB.
+    """
+
+    log_loss: Floats
+    log_loss_sd: Floats
+    floor: float
+    peak_gb: Floats
+    peak_gb_sd: Floats
+    latency_s: Floats
+    latency_s_sd: Floats
+    load_peak_gb: Floats
+    load_peak_gb_sd: Floats
+
+    def missed_share(self, budget: Budget) -> Floats:
+        """Sum of the shares by which the means miss the limits on memory and latency."""
+        limits = (
+            (budget.vram_gb, self.peak_gb),
+            (budget.latency_s, self.latency_s),
+            (budget.load_peak_gb, self.load_peak_gb),
+        )
+        missed = np.zeros(len(self.peak_gb))
+        for limit, mean in limits:
+            if limit is not None:
+                missed += np.maximum(0.0, mean / limit - 1)
+        return missed
+
+    def at(self, row: int) -> Prediction:
+        """One row as plain numbers."""
+        raw = float(np.exp(self.log_loss[row]))
+        return Prediction(
+            loss=max(0.0, raw - self.floor),
+            log_loss_sd=float(self.log_loss_sd[row]),
+            peak_gb=float(self.peak_gb[row]),
+            peak_gb_sd=float(self.peak_gb_sd[row]),
+            latency_s=float(self.latency_s[row]),
+            latency_s_sd=float(self.latency_s_sd[row]),
+        )
+
+
+class Predictor:
+    """What the trials so far say of every candidate of a space.
+
+    Args:
+        axes: The space.
+        reference: The measurement of the candidate that changes nothing.
+        trials: What was measured; those that are not of the space are left out.
+    """
+
+    def __init__(self, axes: Sequence[Axis], reference: Measured, trials: Sequence[Trial]) -> None:
+        self._axes = axes
+        self._reference = reference
+        placed = [(indices_of(trial.candidate, axes), trial) for trial in trials]
+        known = [(at, t.measured) for at, t in placed if at is not None and t.measured is not None]
+        self._indices = np.array([at for at, _ in known], dtype=np.int64).reshape(-1, len(axes))
+        self._measured = [measured for _, measured in known]
+        self._floor = reference.noise_floor
+        self._held, self._held_sd = self._fit_weights()
+        self._activations = self._fit_activations()
+        self._seconds = self._fit_seconds()
+        self._load_peak = self._fit_load_peak()
+        self.power, self._loss = self._fit_loss()
+        self._off = _spreads_off(trials, self._floor)
+
+    def forecast(self, indices: Indices) -> Forecast:
+        """Predict the candidates at ``indices``, shape (n, axes)."""
+        reference = self._reference
+        held, held_sd = self._held_at(indices)
+        active, active_sd = self._activations.predict(indices)
+        seconds, seconds_sd = self._seconds.predict(indices)
+        loading, loading_sd = self._load_peak.predict(indices)
+        log_loss, log_loss_sd = self._loss.predict(indices)
+        base = _activations(reference)
+        latency = reference.latency_s.median
+        peak_sd = np.hypot(np.hypot(active_sd, _ACTIVATION_NOISE) * base, held_sd)
+        return Forecast(
+            log_loss=np.maximum(log_loss, np.log(self._least_loss)),
+            log_loss_sd=np.hypot(log_loss_sd, self._unexplained(self._loss, indices))
+            * self._off["loss"],
+            floor=self._floor,
+            peak_gb=held + base * (1 + active),
+            peak_gb_sd=peak_sd * self._off["peak"],
+            latency_s=latency * np.maximum(0.0, 1 + seconds),
+            latency_s_sd=latency * np.hypot(seconds_sd, _SECONDS_NOISE) * self._off["latency"],
+            load_peak_gb=reference.load_peak_gb * (1 + loading),
+            load_peak_gb_sd=reference.load_peak_gb * np.hypot(loading_sd, _ACTIVATION_NOISE),
+        )
+
+    def option_merits(self, axis: int) -> Floats:
+        """For each option of an axis what it holds, its seconds and its loss at their best.
+
+        Shape (options, 3); less is better in each column. These are one option's own: sums and
+        norms over axes keep their order.
+        """
+        seconds, seconds_sd = self._seconds.of_axis(axis)
+        loss, loss_sd = self._loss.of_axis(axis)
+        loss = np.where(self._axes[axis].damages, loss - loss_sd, -np.inf)
+        held = self._held[axis] - self._held_sd[axis]
+        return np.stack([held, seconds - seconds_sd, loss], axis=1)
+
+    @property
+    def _least_loss(self) -> float:
+        """A loss so small that its logarithm stands for none."""
+        return max(0.05 * self._floor, 1e-6)
+
+    def _fit_weights(self) -> tuple[list[Floats], list[Floats]]:
+        """GiB that each component holds under each option, and how far that may be off."""
+        held, spread = [], []
+        for place, axis in enumerate(self._axes):
+            whole = self._reference.component_gb.get(axis.name, 0.0)
+            if whole == 0.0:
+                held.append(np.zeros(len(axis.options)))
+                spread.append(np.zeros(len(axis.options)))
+                continue
+            active = axis.damages
+            effects = Effects(
+                [np.where(active, axis.bits / 16.0 - 1.0, 0.0)],
+                [prior_covariance(axis, _WEIGHTS, active)],
+                [active],
+            )
+            shares = [m.component_gb.get(axis.name, whole) / whole - 1 for m in self._measured]
+            effects.fit(self._indices[:, [place]], np.array(shares), np.full(len(shares), 1e-5))
+            mean, sd = effects.predict(np.arange(len(axis.options))[:, None])
+            held.append(whole * (1 + mean))
+            spread.append(whole * sd)
+        return held, spread
+
+    def _held_at(self, indices: Indices) -> tuple[Floats, Floats]:
+        """GiB on the device while a call runs, as far as components and offload tell."""
+        held = np.stack([self._held[a][indices[:, a]] for a in range(len(self._axes))])
+        variance = sum(self._held_sd[a][indices[:, a]] ** 2 for a in range(len(self._axes)))
+        known = self._reference.component_gb
+        others = [gb for name, gb in known.items() if name not in {a.name for a in self._axes}]
+        rest = self._reference.weights_gb - sum(known.values()) + sum(others)
+        largest = np.maximum(held.max(axis=0), max(others, default=0.0))
+        offload = np.array(
+            [getattr(option, "offload", "none") for option in self._axes[-1].options]
+        )[indices[:, -1]]
+        there = np.where(
+            offload == "none",
+            held.sum(axis=0) + rest,
+            np.where(offload == "model", largest, _SHARE_OF_LARGEST * largest),
+        )
+        return there, np.sqrt(variance)
+
+    def _fit_activations(self) -> Effects:
+        base = _activations(self._reference)
+        held, _ = self._held_at(self._indices)
+        shares = [
+            (measured.peak_gb - known) / base - 1
+            for measured, known in zip(self._measured, held, strict=True)
+        ]
+        return self._fit(_ACTIVATIONS, shares, np.full(len(shares), _ACTIVATION_NOISE))
+
+    def _fit_seconds(self) -> Effects:
+        base = self._reference.latency_s.median
+        shares = [measured.latency_s.median / base - 1 for measured in self._measured]
+        noise = [
+            np.hypot(
+                _SECONDS_NOISE,
+                (m.latency_s.high - m.latency_s.low)
+                / _INTERQUARTILE
+                / base
+                / np.sqrt(m.latency_s.runs),
+            )
+            for m in self._measured
+        ]
+        return self._fit(_SECONDS, shares, np.array(noise))
+
+    def _fit_load_peak(self) -> Effects:
+        base = self._reference.load_peak_gb
+        shares = [measured.load_peak_gb / base - 1 for measured in self._measured]
+        return self._fit(_ACTIVATIONS, shares, np.full(len(shares), _ACTIVATION_NOISE))
+
+    def _fit(self, spread: Spread, values: Sequence[float], noise: Floats) -> Effects:
+        """Effects that add up; the first option of each axis has none."""
+        active = [np.arange(len(axis.options)) > 0 for axis in self._axes]
+        effects = Effects(
+            [np.zeros(len(axis.options)) for axis in self._axes],
+            [prior_covariance(a, spread, on) for a, on in zip(self._axes, active, strict=True)],
+            active,
+        )
+        effects.fit(self._indices, np.array(values), noise)
+        return effects
+
+    def _fit_loss(self) -> tuple[float, Effects]:
+        """The likeliest exponent, and the effects under it."""
+        damaged = [
+            any(axis.damages[place] for axis, place in zip(self._axes, row, strict=True))
+            for row in self._indices
+        ]
+        raw = np.array([raw_loss(measured) for measured in self._measured])[damaged]
+        values = np.log(np.maximum(raw, self._least_loss))
+        rows = self._indices[damaged]
+        fits = {power: self._loss_effects(power) for power in _POWERS}
+        for effects in fits.values():
+            # A loss that stands for none says no more than that it is small.
+            for _ in range(2):
+                noise = np.where(raw > self._least_loss, self._unexplained(effects, rows), 0.5)
+                effects.fit(rows, values, noise)
+        power = max(fits, key=lambda p: (fits[p].log_evidence, p == 2.0))
+        return power, fits[power]
+
+    @staticmethod
+    def _unexplained(effects: Effects, indices: Indices) -> Floats:
+        return np.hypot(_LOSS_NOISE, _CORRELATION * effects.mixture(indices))
+
+    def _loss_effects(self, power: float) -> Effects:
+        return Effects(
+            [
+                np.where(axis.damages, _LOG_LOSS_OF_8_BITS + _LOG_LOSS_A_BIT * (axis.bits - 8), 0)
+                for axis in self._axes
+            ],
+            [prior_covariance(axis, _LOSS, axis.damages) for axis in self._axes],
+            [axis.damages for axis in self._axes],
+            power,
+        )
+
+
+def raw_loss(measured: Measured) -> float:
+    """The mean loss before the noise floor was taken off."""
+    losses = losses_of(measured.metric, measured.fidelity[measured.metric])
+    return sum(losses) / len(losses)
+
+
+def _activations(measured: Measured) -> float:
+    return max(measured.peak_gb - measured.weights_gb, 1e-9)
+
+
+def _spreads_off(trials: Sequence[Trial], floor: float) -> dict[str, float]:
+    """By how much the predictions so far were worse than they claimed to be, at least 1."""
+    checked = [(t.predicted, t.measured) for t in trials if t.predicted and t.measured]
+    off = {
+        "loss": [
+            np.log((raw_loss(m) + 1e-9) / (p.loss + floor + 1e-9)) / p.log_loss_sd
+            for p, m in checked
+            if m.loss > 0 and p.loss > 0
+        ],
+        "peak": [(m.peak_gb - p.peak_gb) / p.peak_gb_sd for p, m in checked],
+        "latency": [(m.latency_s.median - p.latency_s) / p.latency_s_sd for p, m in checked],
+    }
+    return {
+        name: float(np.clip(np.sqrt((1 + np.square(values).sum()) / (1 + len(values))), 1, None))
+        if values
+        else 1.0
+        for name, values in off.items()
+    }
