@@ -43,6 +43,8 @@ class BuiltPipeline:
         runtime: The levers that were pulled, and the one for compiling.
         quantized_layers: Paths of the quantized layers by component name.
         load_peak_bytes: Most bytes on the device while it was made.
+        weight_bytes: Bytes of all distinct storages, before any were offloaded.
+        component_bytes: The same for each component.
     """
 
     pipeline: Any
@@ -50,6 +52,8 @@ class BuiltPipeline:
     runtime: Runtime
     quantized_layers: Mapping[str, tuple[str, ...]]
     load_peak_bytes: int
+    weight_bytes: int
+    component_bytes: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -86,8 +90,19 @@ def build_pipeline(
                 quantized[name] = apply_choice(module, choice, dtype).layers
             modules[name] = module.to(home)
         pipeline = loader.assemble(modules, dtype)
+        # Sequential offload leaves empty modules behind.
+        weight_bytes = held_bytes(*modules.values())
+        component_bytes = {name: held_bytes(module) for name, module in modules.items()}
         pull_levers(pipeline, runtime, device)
-    return BuiltPipeline(pipeline, modules, runtime, quantized, reading.peak_bytes)
+    return BuiltPipeline(
+        pipeline=pipeline,
+        modules=modules,
+        runtime=runtime,
+        quantized_layers=quantized,
+        load_peak_bytes=reading.peak_bytes,
+        weight_bytes=weight_bytes,
+        component_bytes=component_bytes,
+    )
 
 
 def draw_workload(built: BuiltPipeline, workload: Workload, device: torch.device) -> Drawn:
@@ -206,8 +221,8 @@ class DeviceEvaluator:
         scores = self._score(drawn.images)
         floor = self.noise_floor[self._deciding_metric]
         return Measured(
-            weights_gb=held_bytes(*built.modules.values()) / GIB,
-            component_gb={name: held_bytes(m) / GIB for name, m in built.modules.items()},
+            weights_gb=built.weight_bytes / GIB,
+            component_gb={name: n / GIB for name, n in built.component_bytes.items()},
             load_peak_gb=built.load_peak_bytes / GIB,
             peak_gb=drawn.peak_bytes / GIB,
             counter=counter_for(self._device).name,
