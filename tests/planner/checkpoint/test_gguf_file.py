@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import gguf
+import numpy as np
 import pytest
 import torch
 from diffusers import FluxTransformer2DModel
@@ -19,6 +20,7 @@ from autoquant.planner.checkpoint.flux_names import HALVES_SWAPPED, single_file_
 from autoquant.planner.checkpoint.gguf_file import write_gguf
 from autoquant.planner.plan import PlannedComponent
 from tests.planner.emit.conftest import demo_plan
+from tests.planner.emit.real_tools import probe, tool_directory
 
 CONVERT = "convert_flux_transformer_checkpoint_to_diffusers"
 
@@ -76,6 +78,26 @@ def test_the_file_holds_what_was_measured(demo_directory: Path, tmp_path: Path) 
         is_blocks = isinstance(tensor, GGUFParameter)
         expected = dequantize_gguf_tensor(tensor) if is_blocks else tensor
         torch.testing.assert_close(found[name], expected.float(), rtol=0, atol=0)
+
+
+def test_stable_diffusion_cpp_reads_the_same_numbers(demo_directory: Path, tmp_path: Path) -> None:
+    tool = tool_directory("stable_diffusion_cpp")
+    plan = demo_plan(transformer=PlannedComponent(scheme="gguf:Q5_1", exclusions=("proj_out",)))
+    written = write_gguf(plan, tmp_path / "out", source=str(demo_directory), force=True)
+    converted = tmp_path / "f32.gguf"
+    types = probe("stable_diffusion_cpp_probe", written.path, converted, "f32", "", path=tool.parent)
+    assert list(types.values()).count("F32") > 30
+    ours, theirs = numbers(written.path), numbers(converted)
+    assert set(theirs) == set(ours)
+    for name, values in ours.items():
+        np.testing.assert_array_equal(theirs[name], values, name)
+
+
+def numbers(path: Path) -> dict[str, Any]:
+    return {
+        tensor.name: gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+        for tensor in gguf.GGUFReader(path).tensors
+    }
 
 
 @pytest.mark.parametrize(

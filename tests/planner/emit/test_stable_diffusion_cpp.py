@@ -2,7 +2,8 @@
 
 ``src/model_loader.cpp`` splits rules at commas, each at its first ``=``, matches with
 ``std::regex_search``, and takes the first that matches; types are ggml's names, in their own case.
-``examples/common/common.cpp`` has the options, stable-diffusion-cpp-python 0.4.7 the arguments.
+``examples/common/common.cpp`` has the options, stable-diffusion-cpp-python 0.4.7 the arguments;
+where that binding is installed, its compiled core reads the rules itself.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from autoquant.planner.emit.layout import ComponentLayout, Layout
 from autoquant.planner.emit.stable_diffusion_cpp import (
@@ -21,8 +24,9 @@ from autoquant.planner.emit.stable_diffusion_cpp import (
     SHELL_NAME,
     StableDiffusionCpp,
 )
-from autoquant.planner.plan import PlannedComponent, PlannedPipeline
+from autoquant.planner.plan import Plan, PlannedComponent, PlannedPipeline
 from tests.planner.emit.conftest import PlanFor
+from tests.planner.emit.real_tools import probe, tool_directory
 
 TYPES = {
     *("f32", "f16", "bf16", "q8_0", "q5_0", "q5_1", "q4_0", "q4_1", "q2_K", "q3_K", "q4_K"),
@@ -49,23 +53,43 @@ def type_of(tensor: str, rules: str, default: str) -> str:
     return default
 
 
-def test_each_component_gets_its_type(plan_for: PlanFor, tmp_path: Path) -> None:
-    plan = plan_for(
+QKV = "model.diffusion_model.double_blocks.0.img_attn.qkv.weight"
+T5_Q = "text_encoders.t5xxl.transformer.encoder.block.0.layer.0.SelfAttention.q.weight"
+CLIP_FC1 = "text_encoders.clip_l.transformer.text_model.encoder.layers.0.mlp.fc1.weight"
+VAE_Q = "first_stage_model.decoder.mid.attn_1.q.weight"
+
+
+def mixed_plan(plan_for: PlanFor) -> Plan:
+    return plan_for(
         transformer="gguf:Q4_0", text_encoder_2="bitsandbytes:int8", text_encoder="quanto:int2"
     )
-    emitted = plan.emit("stable-diffusion.cpp", tmp_path / "out", force=True)
+
+
+def test_each_component_gets_its_type(plan_for: PlanFor, tmp_path: Path) -> None:
+    emitted = mixed_plan(plan_for).emit("stable-diffusion.cpp", tmp_path / "out", force=True)
     arguments = json.loads((tmp_path / "out" / JSON_NAME).read_text())["StableDiffusion"]
     assert set(arguments) <= KEYWORDS
     rules = arguments["tensor_type_rules"]
-    expected = {
-        "model.diffusion_model.double_blocks.0.img_attn.qkv.weight": "q4_0",
-        "text_encoders.t5xxl.transformer.encoder.block.0.layer.0.SelfAttention.q.weight": "q8_0",
-        "text_encoders.clip_l.transformer.text_model.encoder.layers.0.mlp.fc1.weight": "q2_K",
-        "first_stage_model.decoder.mid.attn_1.q.weight": "bf16",
-    }
+    expected = {QKV: "q4_0", T5_Q: "q8_0", CLIP_FC1: "q2_K", VAE_Q: "bf16"}
     assert {name: type_of(name, rules, arguments["wtype"]) for name in expected} == expected
     assert any("int8 becomes" in loss for loss in emitted.verdict.lost)
     assert not any(loss.startswith("transformer") for loss in emitted.verdict.lost)
+
+
+def test_the_tool_itself_gives_each_tensor_its_type(plan_for: PlanFor, tmp_path: Path) -> None:
+    tool = tool_directory("stable_diffusion_cpp")
+    mixed_plan(plan_for).emit("stable-diffusion.cpp", tmp_path / "out", force=True)
+    arguments = json.loads((tmp_path / "out" / JSON_NAME).read_text())["StableDiffusion"]
+    single_file = tmp_path / "model.safetensors"
+    # Its q2_K has blocks of 256; what they do not divide into stays as it is.
+    weights = {name: torch.zeros(256, 256) for name in (QKV, T5_Q, CLIP_FC1, VAE_Q)}
+    save_file(weights, single_file)
+    types = probe(
+        *("stable_diffusion_cpp_probe", single_file, tmp_path / "model.gguf"),
+        *(arguments["wtype"], arguments["tensor_type_rules"]),
+        path=tool.parent,
+    )
+    assert types == {QKV: "Q4_0", T5_Q: "Q8_0", CLIP_FC1: "Q2_K", VAE_Q: "BF16"}
 
 
 def test_the_command_line_is_a_sound_shell_script(plan_for: PlanFor, tmp_path: Path) -> None:
