@@ -85,9 +85,26 @@ def test_stable_diffusion_cpp_reads_the_same_numbers(demo_directory: Path, tmp_p
     plan = demo_plan(transformer=PlannedComponent(scheme="gguf:Q5_1", exclusions=("proj_out",)))
     written = write_gguf(plan, tmp_path / "out", source=str(demo_directory), force=True)
     converted = tmp_path / "f32.gguf"
-    types = probe("stable_diffusion_cpp_probe", written.path, converted, "f32", "", path=tool.parent)
+    types = probe(
+        "stable_diffusion_cpp_probe", written.path, converted, "f32", "", path=tool.parent
+    )
     assert list(types.values()).count("F32") > 30
     ours, theirs = numbers(written.path), numbers(converted)
+    assert set(theirs) == set(ours)
+    for name, values in ours.items():
+        np.testing.assert_array_equal(theirs[name], values, name)
+
+
+def test_comfyui_gguf_reads_the_same_numbers(demo_directory: Path, tmp_path: Path) -> None:
+    comfyui, comfyui_gguf = tool_directory("ComfyUI"), tool_directory("ComfyUI-GGUF")
+    plan = demo_plan(transformer=PlannedComponent(scheme="gguf:Q5_1", exclusions=("proj_out",)))
+    written = write_gguf(plan, tmp_path / "out", source=str(demo_directory), force=True)
+    probe(
+        *("comfyui_probe", comfyui, comfyui_gguf, tmp_path / "base", "read"),
+        *(written.path, tmp_path / "read.npz"),
+        path=tool_directory("comfyui_deps"),
+    )
+    ours, theirs = numbers(written.path), np.load(tmp_path / "read.npz")
     assert set(theirs) == set(ours)
     for name, values in ours.items():
         np.testing.assert_array_equal(theirs[name], values, name)

@@ -1,6 +1,6 @@
-"""Checked with comfy-cli 1.23.0 against the nodes below.
+"""Checked with ComfyUI's own validation where it is, with comfy-cli 1.23.0, and against a schema.
 
-The nodes are those that the workflows use, as ComfyUI's own ``/object_info`` would describe them,
+The nodes of the schema are those that the workflows use, as ComfyUI's own ``/object_info`` would describe them,
 from nodes.py at 02217e36, comfy_extras/nodes_flux.py and nodes_sd3.py, and ComfyUI-GGUF's nodes.py
 at 795e4515.
 """
@@ -18,7 +18,7 @@ from autoquant.planner.emit.comfyui import ComfyUi
 from autoquant.planner.emit.layout import ComponentLayout, Layout
 from autoquant.planner.plan import PlannedComponent, PlannedPipeline
 from tests.planner.emit.conftest import PlanFor
-from tests.planner.emit.real_tools import run_python, tool_directory
+from tests.planner.emit.real_tools import probe, run_python, tool_directory
 
 CLIP_TYPES = ["stable_diffusion", "sd3", "pixart", "qwen_image"]
 DUAL_CLIP_TYPES = ["sdxl", "sd3", "flux"]
@@ -172,6 +172,38 @@ def test_comfy_cli_finds_no_fault(plan_for: PlanFor, tmp_path: Path, scheme: str
     answer = json.loads(printed.strip().splitlines()[-1])
     assert answer["ok"], answer
     assert answer["data"]["valid"], answer
+
+
+@pytest.mark.parametrize(
+    ("class_name", "scheme"),
+    [("FluxPipeline", "gguf:Q8_0"), ("StableDiffusionXLPipeline", "layerwise:float8_e5m2")],
+)
+def test_comfyui_itself_finds_no_fault(
+    plan_for: PlanFor, tmp_path: Path, class_name: str, scheme: str
+) -> None:
+    workflow = workflow_of(plan_for, class_name, scheme, scheme)
+    answer = comfyui_answer(workflow, tmp_path)
+    assert answer["valid"], answer
+    assert answer["node_errors"] == {}
+    assert answer["outputs"] == ["9"]
+
+
+def test_comfyui_itself_does_find_faults(plan_for: PlanFor, tmp_path: Path) -> None:
+    workflow = workflow_of(plan_for, "FluxPipeline", "layerwise:float8_e5m2", "none")
+    workflow["1"]["inputs"]["weight_dtype"] = "fp4"
+    answer = comfyui_answer(workflow, tmp_path)
+    assert not answer["valid"]
+    assert "fp4" in str(answer["node_errors"])
+
+
+def comfyui_answer(workflow: dict[str, Any], folder: Path) -> dict[str, Any]:
+    (folder / "workflow.json").write_text(json.dumps(workflow))
+    answer: dict[str, Any] = probe(
+        *("comfyui_probe", tool_directory("ComfyUI"), tool_directory("ComfyUI-GGUF")),
+        *(folder / "base", "validate", folder / "workflow.json"),
+        path=tool_directory("comfyui_deps"),
+    )
+    return answer
 
 
 def test_4_bits_are_refused(plan_for: PlanFor, tmp_path: Path) -> None:
