@@ -33,10 +33,9 @@ def other_candidates(plan: Plan) -> Iterator[tuple[int, Candidate]]:
     by_merit = sorted(
         enumerate(plan.pareto), key=lambda item: (not item[1].feasible, item[1].measured.loss)
     )
-    for at, point in by_merit:
-        candidate = Candidate(components=point.components, runtime=point.runtime)
-        if not point.chosen and not candidate.is_reference:
-            yield at, candidate
+    for place, point in by_merit:
+        if not point.chosen and point is not plan.reference_point:
+            yield place, Candidate(components=point.components, runtime=point.runtime)
 
 
 def keep_images(plan: Plan, images: Path, directory: Path) -> None:

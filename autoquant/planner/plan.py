@@ -189,6 +189,22 @@ class Plan(_Part):
             runtime=self.runtime,
         )
 
+    @property
+    def reference_point(self) -> ParetoPoint | None:
+        """The unquantized pipeline as everything is compared with it, where its figures are kept.
+
+        Others of the set may quantize nothing either, but pull levers.
+        """
+        cost = (self.reference.peak_gb, self.reference.latency_s)
+        for point in self.pareto:
+            candidate = Candidate(components=point.components, runtime=point.runtime)
+            if candidate.is_reference and cost == (
+                point.measured.peak_gb,
+                point.measured.latency_s.median,
+            ):
+                return point
+        return None
+
     def load(
         self,
         source: str | Path | None = None,

@@ -147,7 +147,5 @@ def _why_left_alone(plan: Plan, name: str) -> str:
 
 def _unquantized_sizes(plan: Plan) -> dict[str, float]:
     """Known where the unquantized pipeline is among the measured candidates of the plan."""
-    for point in plan.pareto:
-        if Candidate(components=point.components, runtime=point.runtime).is_reference:
-            return point.measured.component_gb
-    return {}
+    point = plan.reference_point
+    return point.measured.component_gb if point else {}

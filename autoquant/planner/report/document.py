@@ -21,6 +21,7 @@ from autoquant.planner.report.choices import component_rows, failure_groups, str
 from autoquant.planner.report.difference import COLOURS, LEGEND, position
 from autoquant.planner.report.evidence import PLAN_NAME, SCRIPT_NAME, Evidence, read_evidence
 from autoquant.planner.report.figures import figures_of, headline, lead
+from autoquant.planner.report.levers import NAMES, lever_rows, struck_levers, varying_levers
 from autoquant.planner.report.pictures import Gallery, Picture, make_gallery
 from autoquant.planner.report.plot import plots_of
 from autoquant.planner.report.points import points_of
@@ -75,7 +76,10 @@ def render(evidence: Evidence, gallery: Gallery, alternatives: Alternatives) -> 
             points=points_of(plan),
             plots=plots_of(plan),
             components=component_rows(plan),
+            levers=lever_rows(plan),
+            lever_names=[NAMES.get(lever, lever) for lever in varying_levers(plan)],
             struck=struck_groups(plan),
+            struck_levers=struck_levers(plan),
             failures=failure_groups(plan),
             scores=score_table(plan),
             pictures=pictures,

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from autoquant.planner.budget import Budget
-from autoquant.planner.candidate import Candidate
 from autoquant.planner.measurement import Measured
 from autoquant.planner.plan import Plan
 from autoquant.planner.quantities import gigabytes, seconds
@@ -52,7 +51,7 @@ def headline(plan: Plan) -> str:
     missed = missed_limits(plan.measured, plan.budget)
     if missed:
         return f"{name} does not stay within {limits}: it misses {' and '.join(missed)}."
-    if plan.candidate.is_reference:
+    if plan.candidate.is_reference and not plan.runtime.label:
         return f"{name} stays within {limits} as it is: nothing needs to be quantized."
     peaks = (
         f"{gigabytes(plan.measured.peak_gb)} at the peak instead of "
@@ -67,7 +66,7 @@ def lead(plan: Plan) -> Iterator[str]:
     """What stands behind the verdict, sentence by sentence."""
     measured = plan.measured
     yield f"The choice is {plan.candidate.label}."
-    if plan.candidate.is_reference:
+    if plan.candidate.is_reference and not plan.runtime.label:
         return
     n_images = len(plan.workload.samples)
     images = f"{n_images} images" if n_images > 1 else "one image"
@@ -118,10 +117,8 @@ def change(value: float, reference: float) -> str:
 
 
 def _measured_reference(plan: Plan) -> Measured | None:
-    for point in plan.pareto:
-        if Candidate(components=point.components, runtime=point.runtime).is_reference:
-            return point.measured
-    return None
+    point = plan.reference_point
+    return point.measured if point else None
 
 
 def _memory(name: str, gb: float, reference: float | None, limit: float | None) -> Figure:

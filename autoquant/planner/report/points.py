@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from autoquant.metrics.score import losses_of
 from autoquant.metrics.statistics import mean_interval
 from autoquant.planner.budget import Budget
-from autoquant.planner.candidate import Candidate
+from autoquant.planner.candidate import Candidate, Runtime
 from autoquant.planner.measurement import Measured
 from autoquant.planner.plan import ParetoPoint, Plan
 from autoquant.planner.quantities import gigabytes, seconds
+from autoquant.planner.report.levers import lever_value, varying_levers
 from autoquant.planner.selection import excess
 
 Interval = tuple[float, float]
@@ -24,6 +25,8 @@ class Point:
     Attributes:
         key: Short name that links a mark of a plot with its row of the table.
         name: What a person calls it.
+        choices: The same without the levers.
+        levers: Values of the levers that vary in the plan, in words.
         peak_gb: Peak memory of a call in GiB.
         weights_gb: Bytes held after loading, in GiB.
         latency_s: Median seconds of a call.
@@ -39,6 +42,8 @@ class Point:
 
     key: str
     name: str
+    choices: str
+    levers: tuple[str, ...]
     peak_gb: float
     weights_gb: float
     latency_s: float
@@ -118,6 +123,15 @@ def missed_limits(measured: Measured, budget: Budget) -> tuple[str, ...]:
     return tuple(texts[name](by) for name, by in excess(measured, budget).items() if by > 0)
 
 
+def _choices(candidate: Candidate) -> str:
+    usual = Runtime(compute_dtype=candidate.runtime.compute_dtype)
+    return candidate.model_copy(update={"runtime": usual}).label
+
+
+def _levers(runtime: Runtime, plan: Plan) -> tuple[str, ...]:
+    return tuple(lever_value(runtime, lever) for lever in varying_levers(plan))
+
+
 def _at_least(by: float, words: Callable[[float], str]) -> str:
     """``0.12 MB``, or ``a hair`` where the printed digits would all be zero."""
     text = words(by)
@@ -132,6 +146,8 @@ def _point(key: str, point: ParetoPoint, plan: Plan) -> Point:
     return Point(
         key=key,
         name=candidate.label,
+        choices=_choices(candidate),
+        levers=_levers(candidate.runtime, plan),
         peak_gb=measured.peak_gb,
         weights_gb=measured.weights_gb,
         latency_s=latency.median,
@@ -140,7 +156,7 @@ def _point(key: str, point: ParetoPoint, plan: Plan) -> Point:
         loss_interval=loss_interval(measured),
         worst=score.worst if score else None,
         chosen=point.chosen,
-        is_reference=candidate.is_reference,
+        is_reference=point is plan.reference_point,
         tied=candidate.label in plan.search.ties,
         missed=missed_limits(measured, plan.budget),
     )
@@ -158,6 +174,8 @@ def _reference(plan: Plan) -> Point:
     return Point(
         key="choice-unquantized",
         name=unchanged.label,
+        choices=_choices(unchanged),
+        levers=_levers(plan.runtime, plan),
         peak_gb=cost.peak_gb,
         weights_gb=cost.weights_gb,
         latency_s=cost.latency_s,

@@ -1,8 +1,8 @@
 """Checked with ComfyUI's own validation where it is, with comfy-cli 1.23.0, and against a schema.
 
-The nodes of the schema are those that the workflows use, as ComfyUI's own ``/object_info`` would describe them,
-from nodes.py at 02217e36, comfy_extras/nodes_flux.py and nodes_sd3.py, and ComfyUI-GGUF's nodes.py
-at 795e4515.
+The nodes of the schema are those that the workflows use, as ComfyUI's own ``/object_info`` would
+describe them, from nodes.py at 02217e36, comfy_extras/nodes_flux.py and nodes_sd3.py, and
+ComfyUI-GGUF's nodes.py at 795e4515.
 """
 
 from __future__ import annotations
