@@ -56,13 +56,17 @@ def _verdict(plan: Plan) -> Text:
         f"(noise floor {measured.noise_floor:.2g} taken off). "
     )
     if plan.candidate.is_reference:
-        text.append("Nothing needs to be quantized.")
+        text.append(f"Nothing needs to be quantized{_levers_of(plan)}.")
     else:
         text.append(
             f"Unquantized: {gigabytes(plan.reference.peak_gb)}, "
             f"{seconds(plan.reference.latency_s)}; {saved:.0%} of the peak saved."
         )
     return text
+
+
+def _levers_of(plan: Plan) -> str:
+    return f" with {plan.runtime.label}" if plan.runtime.label else ""
 
 
 def _pareto_table(plan: Plan, *, narrow: bool) -> Table:
@@ -149,6 +153,8 @@ def _choices(plan: Plan) -> Table:
     table.add_column("", overflow="fold")
     for name, part in plan.components.items():
         table.add_row(name, choice_label(part.choice), part.why)
+    if plan.runtime.label:
+        table.add_row("pipeline", plan.runtime.label, plan.runtime_why)
     return table
 
 
@@ -163,6 +169,8 @@ def _predictions(error: PredictionError) -> str:
 
 def _notes(plan: Plan) -> Iterator[Text]:
     search = plan.search
+    if plan.compile_payback is not None:
+        yield Text(f"\n{plan.compile_payback.sentence}")
     if search.ties:
         yield Text(
             f"\nCannot be told from the choice in loss: {_some(search.ties)}. Rule: {search.rule}."

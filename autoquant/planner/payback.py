@@ -12,6 +12,7 @@ from autoquant.errors import CandidateFailed
 from autoquant.planner.candidate import Candidate
 from autoquant.planner.evaluator import Evaluator
 from autoquant.planner.measurement import Measured, Trial
+from autoquant.planner.quantities import seconds
 
 _logger = logging.getLogger(__name__)
 
@@ -32,6 +33,17 @@ class CompilePayback(BaseModel):
     uncompiled_s: float
     compiled_s: float
     images: int | None
+
+    @property
+    def sentence(self) -> str:
+        """What it costs and when it pays, for people."""
+        costs = f"Compiling takes {seconds(self.compile_s)} once and "
+        calls = (
+            f"{seconds(self.uncompiled_s)} a call without it, {seconds(self.compiled_s)} with it"
+        )
+        if self.images is None:
+            return f"{costs}saves nothing: {calls}."
+        return f"{costs}is paid back after {self.images} images: {calls}."
 
 
 def compile_payback(compiled: Measured, uncompiled: Measured, batch_size: int) -> CompilePayback:

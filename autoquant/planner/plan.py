@@ -14,6 +14,7 @@ from autoquant.metrics.device import DeviceFingerprint
 from autoquant.planner.budget import Budget
 from autoquant.planner.candidate import Candidate, Runtime
 from autoquant.planner.measurement import Measured
+from autoquant.planner.payback import CompilePayback
 from autoquant.planner.source import PipelineSource
 from autoquant.planner.workload import Workload
 from autoquant.search_spaces.levers import LeverConflict, LeverStruck
@@ -157,6 +158,8 @@ class Plan(_Part):
     workload: Workload
     components: dict[str, PlannedComponent]
     runtime: Runtime
+    runtime_why: str = ""
+    compile_payback: CompilePayback | None = None
     measured: Measured
     reference: ReferenceCost
     pareto: tuple[ParetoPoint, ...] = ()

@@ -1,12 +1,15 @@
-"""Why each component of a plan is as it is, in one line, from what was measured."""
+"""Why each component and each lever of a plan is as it is, in one line, from what was measured."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from autoquant.planner.budget import Budget
+from autoquant.planner.candidate import Runtime
 from autoquant.planner.measurement import Measured, Trial
-from autoquant.planner.quantities import gigabytes
+from autoquant.planner.quantities import gigabytes, seconds
+from autoquant.planner.selection import is_feasible
+from autoquant.search_spaces.levers import LEVERS
 from autoquant.search_spaces.scheme import NONE, Choice
 
 
@@ -29,6 +32,30 @@ def reason(
     if budget.vram_gb is not None and chosen.measured.peak_gb - after + before > budget.vram_gb:
         text += f"; unquantized it would not fit {gigabytes(budget.vram_gb)}"
     return text + _measured_alternative(component, choice, chosen, trials)
+
+
+def runtime_reason(chosen: Trial, trials: Sequence[Trial], budget: Budget) -> str:
+    """What each lever that is pulled brought, from trials that differ in it alone."""
+    assert chosen.measured is not None
+    runtime, usual = chosen.candidate.runtime, Runtime()
+    sentences = []
+    for lever in LEVERS:
+        if getattr(runtime, lever) == getattr(usual, lever):
+            continue
+        without = runtime.model_copy(update={lever: getattr(usual, lever)})
+        twin = chosen.candidate.model_copy(update={"runtime": without})
+        known = next((t for t in trials if t.candidate == twin and t.measured), None)
+        name = lever.replace("_", " ")
+        if known is None or known.measured is None:
+            sentences.append(f"{name}: not measured without it")
+            continue
+        misses = " (misses the budget)" if not is_feasible(known.measured, budget) else ""
+        sentences.append(
+            f"without {name}: peak {gigabytes(known.measured.peak_gb)}, "
+            f"{seconds(known.measured.latency_s.median)} a call, "
+            f"loss {known.measured.loss:.4g}{misses}"
+        )
+    return "; ".join(sentences)
 
 
 def _measured_alternative(

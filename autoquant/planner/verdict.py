@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from autoquant import __version__
 from autoquant.planner.budget import Budget
 from autoquant.planner.measurement import Trial
+from autoquant.planner.payback import CompilePayback
 from autoquant.planner.plan import (
     FailedTrial,
     ParetoPoint,
@@ -17,7 +18,7 @@ from autoquant.planner.plan import (
     SearchSummary,
 )
 from autoquant.planner.prediction_error import prediction_error
-from autoquant.planner.reasons import reason
+from autoquant.planner.reasons import reason, runtime_reason
 from autoquant.planner.request import Preparation
 from autoquant.planner.search import SearchResult, SearchSettings
 from autoquant.planner.selection import RULE, Selection, is_feasible
@@ -29,6 +30,7 @@ def make_plan(
     settings: SearchSettings,
     result: SearchResult,
     selection: Selection,
+    payback: CompilePayback | None = None,
 ) -> Plan:
     """The plan for the chosen trial, with its evidence."""
     chosen, reference = selection.chosen, prepared.reference.measured
@@ -51,6 +53,8 @@ def make_plan(
             for name, choice in chosen.candidate.components.items()
         },
         runtime=chosen.candidate.runtime,
+        runtime_why=runtime_reason(chosen, result.trials, budget),
+        compile_payback=payback,
         measured=chosen.measured,
         reference=ReferenceCost(
             weights_gb=reference.weights_gb,

@@ -66,6 +66,10 @@ ConflictingLever = Literal["compute_dtype", "offload", "compile"]
 CONFLICTING_LEVERS: tuple[ConflictingLever, ...] = get_args(ConflictingLever)
 
 
+LEVERS = ("offload", "compile", "vae_tiling", "vae_slicing", "attention")
+"""The levers that a runtime leaves alone unless they are pulled."""
+
+
 class LeverSpace(BaseModel):
     """What is open to the pipeline as a whole.
 
