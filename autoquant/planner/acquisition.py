@@ -16,6 +16,9 @@ from autoquant.planner.budget import Budget
 from autoquant.planner.effects import Floats
 from autoquant.planner.forecast import Forecast
 
+# A loss that is larger by this share counts as the same.
+_AS_GOOD = 0.01
+
 
 def probability_feasible(forecast: Forecast, budget: Budget) -> Floats:
     """Probability that each candidate keeps every limit but the one on the loss."""
@@ -33,8 +36,18 @@ def probability_feasible(forecast: Forecast, budget: Budget) -> Floats:
 
 def expected_improvement(forecast: Forecast, loss: float) -> Floats:
     """Mean by which each candidate's loss will fall below ``loss``, 0 where it does not."""
-    floor = max(forecast.floor, 1e-12)
+    floor = forecast.floor
     return np.maximum(_shortfall(forecast, loss + floor) - _shortfall(forecast, floor), 0.0)
+
+
+def expected_speedup(forecast: Forecast, latency_s: float, loss: float) -> Floats:
+    """Mean share of ``latency_s`` that each candidate saves where its loss is ``loss`` or less."""
+    sd = np.maximum(forecast.latency_s_sd, 1e-12)
+    distance = (latency_s - forecast.latency_s) / sd
+    saved = sd * (distance * ndtr(distance) + np.exp(-(distance**2) / 2) / np.sqrt(2 * np.pi))
+    level = np.log((loss + forecast.floor) * (1 + _AS_GOOD))
+    as_good = ndtr((level - forecast.log_loss) / np.maximum(forecast.log_loss_sd, 1e-9))
+    return np.asarray(saved / latency_s * as_good)
 
 
 def _shortfall(forecast: Forecast, level: float) -> Floats:

@@ -67,13 +67,15 @@ class Axis:
 
     @cached_property
     def damages(self) -> NDArray[np.bool_]:
-        """Which options can change an image: not those that only fuse, and not the first."""
-        return np.array(
-            [
-                option.scheme != NONE if isinstance(option, Choice) else place > 0
-                for place, option in enumerate(self.options)
-            ]
-        )
+        """Which options can change an image: neither fusing alone does, nor offload."""
+        return np.array([self._damages(option) for option in self.options])
+
+    def _damages(self, option: Choice | Runtime) -> bool:
+        if isinstance(option, Choice):
+            return option.scheme != NONE
+        usual = self.options[0]
+        assert isinstance(usual, Runtime)
+        return option.model_copy(update={"offload": usual.offload}) != usual
 
 
 def bits(scheme: str) -> float:

@@ -7,12 +7,16 @@ from math import prod
 
 import numpy as np
 
-from autoquant.planner.acquisition import expected_improvement, probability_feasible
+from autoquant.planner.acquisition import (
+    expected_improvement,
+    expected_speedup,
+    probability_feasible,
+)
 from autoquant.planner.axes import Indices, allowed, axes_of, candidate_at, indices_of
 from autoquant.planner.budget import Budget
 from autoquant.planner.candidate import Candidate, Runtime
 from autoquant.planner.effects import Floats
-from autoquant.planner.forecast import Predictor
+from autoquant.planner.forecast import Forecast, Predictor
 from autoquant.planner.measurement import Measured, Prediction, Trial
 from autoquant.planner.parameters import unquantized
 from autoquant.planner.selection import is_feasible
@@ -22,8 +26,10 @@ from autoquant.search_spaces.space import SearchSpace
 # options first.
 _MOST_COMBINATIONS = 50_000
 # The search ends where the most promising candidate promises less than this share of the best loss,
-# or, while nothing fits, where fewer than this many of all that are left are likely to.
+# and at the same loss less than this share of the seconds; or, while nothing fits, where fewer than
+# this many of all that are left are likely to.
 _LEAST_GAIN = 0.002
+_LEAST_SPEEDUP = 0.05
 _LEAST_FITTING = 0.5
 # That nothing fits is believed no sooner.
 _FEWEST = 6
@@ -36,7 +42,8 @@ class Decomposition:
 
     The candidate that changes nothing comes first. Then, each time, the one of most expected
     improvement under what all measurements together say of each component's choices: be it an
-    unknown choice that might be good, or a whole that known choices promise.
+    unknown choice that might be good, or a whole that known choices promise. Where no lower loss is
+    promised, faster ones of the same loss follow.
 
     Attributes:
         is_out_of_promises: Whether the last proposal was ``None`` because no candidate is left that
@@ -65,21 +72,33 @@ class Decomposition:
         rows = self._unmeasured(predictor, trials)
         forecast = predictor.forecast(rows)
         chance = probability_feasible(forecast, self._budget) * self._chance_to_run(rows, trials)
+        row = self._most_promising(forecast, chance, trials)
+        self.is_out_of_promises = row is None
+        if row is None:
+            return None
+        self.prediction = forecast.at(row)
+        return candidate_at(rows[row], self._axes)
+
+    def _most_promising(
+        self, forecast: Forecast, chance: Floats, trials: Sequence[Trial]
+    ) -> int | None:
+        """The row to measure next, or ``None`` if none is worth it."""
+        if len(chance) == 0:
+            return None
         best = self._best(trials)
         loss = _WORST_LOSS if best is None else best.loss
         most = loss if self._budget.max_loss is None else min(loss, self._budget.max_loss)
         gain = expected_improvement(forecast, most) * chance
-        hopeless = best is None and bool(chance.sum() < _LEAST_FITTING)
         if best is None:
-            self.is_out_of_promises = len(rows) == 0 or (hopeless and len(trials) >= _FEWEST)
-        else:
-            self.is_out_of_promises = bool(gain.max(initial=0.0) <= _LEAST_GAIN * most)
-        if self.is_out_of_promises:
-            return None
-        # What comes nearest says what would be enough, and whether the prediction can be trusted.
-        row = int(forecast.missed_share(self._budget).argmin() if hopeless else gain.argmax())
-        self.prediction = forecast.at(row)
-        return candidate_at(rows[row], self._axes)
+            if chance.sum() >= _LEAST_FITTING:
+                return int(gain.argmax())
+            # What comes nearest says what would be enough, and whether predictions can be trusted.
+            nearest = int(forecast.missed_share(self._budget).argmin())
+            return nearest if len(trials) < _FEWEST else None
+        if gain.max() > _LEAST_GAIN * most:
+            return int(gain.argmax())
+        speedup = expected_speedup(forecast, best.latency_s.median, best.loss) * chance
+        return int(speedup.argmax()) if speedup.max() > _LEAST_SPEEDUP else None
 
     def _best(self, trials: Sequence[Trial]) -> Measured | None:
         fitting = [
@@ -87,7 +106,7 @@ class Decomposition:
             for trial in trials
             if trial.measured is not None and is_feasible(trial.measured, self._budget)
         ]
-        return min(fitting, key=lambda measured: measured.loss, default=None)
+        return min(fitting, key=lambda m: (m.loss, m.latency_s.median), default=None)
 
     def _unmeasured(self, predictor: Predictor, trials: Sequence[Trial]) -> Indices:
         rows = self._combinations(predictor)

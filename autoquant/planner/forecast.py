@@ -52,6 +52,10 @@ _LOSS_NOISE = 0.005
 _CORRELATION = 0.1
 _ACTIVATION_NOISE = 0.01
 _SECONDS_NOISE = 0.02
+# A loss below this is none.
+_NO_LOSS = 1e-6
+# Of the reference's peak; where less was counted, it was counted beside something else.
+_LEAST_ACTIVATIONS = 0.01
 # Group and sequential offload hold about this share of the largest component at a time.
 _SHARE_OF_LARGEST = 0.1
 _INTERQUARTILE = 1.35
@@ -124,6 +128,8 @@ class Predictor:
         self._measured = [measured for _, measured in known]
         self._floor = reference.noise_floor
         self._held, self._held_sd = self._fit_weights()
+        held, _ = self._held_at(np.zeros((1, len(axes)), dtype=np.int64))
+        self._base_gb = max(reference.peak_gb - held[0], _LEAST_ACTIVATIONS * reference.peak_gb)
         self._activations = self._fit_activations()
         self._seconds = self._fit_seconds()
         self._load_peak = self._fit_load_peak()
@@ -138,14 +144,14 @@ class Predictor:
         seconds, seconds_sd = self._seconds.predict(indices)
         loading, loading_sd = self._load_peak.predict(indices)
         log_loss, log_loss_sd = self._loss.predict(indices)
-        base = _activations(reference)
+        base = self._base_gb
         latency = reference.latency_s.median
         peak_sd = np.hypot(np.hypot(active_sd, _ACTIVATION_NOISE) * base, held_sd)
         return Forecast(
             log_loss=np.maximum(log_loss, np.log(self._least_loss)),
             log_loss_sd=np.hypot(log_loss_sd, self._unexplained(self._loss, indices))
             * self._off["loss"],
-            floor=self._floor,
+            floor=max(self._floor, _NO_LOSS),
             peak_gb=held + base * (1 + active),
             peak_gb_sd=peak_sd * self._off["peak"],
             latency_s=latency * np.maximum(0.0, 1 + seconds),
@@ -169,7 +175,7 @@ class Predictor:
     @property
     def _least_loss(self) -> float:
         """A loss so small that its logarithm stands for none."""
-        return max(0.05 * self._floor, 1e-6)
+        return max(0.05 * self._floor, _NO_LOSS)
 
     def _fit_weights(self) -> tuple[list[Floats], list[Floats]]:
         """GiB that each component holds under each option, and how far that may be off."""
@@ -212,7 +218,7 @@ class Predictor:
         return there, np.sqrt(variance)
 
     def _fit_activations(self) -> Effects:
-        base = _activations(self._reference)
+        base = self._base_gb
         held, _ = self._held_at(self._indices)
         shares = [
             (measured.peak_gb - known) / base - 1
@@ -289,10 +295,6 @@ def raw_loss(measured: Measured) -> float:
     """The mean loss before the noise floor was taken off."""
     losses = losses_of(measured.metric, measured.fidelity[measured.metric])
     return sum(losses) / len(losses)
-
-
-def _activations(measured: Measured) -> float:
-    return max(measured.peak_gb - measured.weights_gb, 1e-9)
 
 
 def _spreads_off(trials: Sequence[Trial], floor: float) -> dict[str, float]:
