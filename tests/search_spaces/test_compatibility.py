@@ -78,7 +78,7 @@ def test_a_dtype_can_forbid_a_scheme():
         ("torchao:int8wo", {"compile": "regional"}, False),
         ("torchao:int8wo", {"lora": True}, False),
         ("gguf:Q8_0", {"save": True}, True),
-        ("sdnq:int8", {"save": True}, False),
+        ("sdnq:int8", {"lora": True}, False),
     ],
 )
 def test_levers(scheme, lever, forbidden):
@@ -99,7 +99,8 @@ def test_a_rule_holds_for_its_versions_only():
 def test_a_rule_can_be_about_one_library_of_models():
     saved = {"save": True}
     assert conflicts("quanto:int8", "cpu", NOW, component="transformers.T5EncoderModel", **saved)
-    assert not conflicts("quanto:int8", "cpu", NOW, component="diffusers.UNet", **saved)
+    assert not conflicts("quanto:int4", "cpu", NOW, component="diffusers.UNet", **saved)
+    assert conflicts("sdnq:int8", "cpu", NOW, component="diffusers.UNet", **saved)
 
 
 def test_the_space_is_struck_by_the_table(build, monkeypatch):

@@ -34,8 +34,8 @@ class DiffusersConfig:
 
     name = "diffusers-config"
     summary = (
-        "PipelineQuantizationConfig as Python and JSON; full or partial for bitsandbytes, torchao "
-        "and quanto, impossible for other backends and for fused projections"
+        "PipelineQuantizationConfig as Python and JSON; full or partial for bitsandbytes, torchao, "
+        "quanto and SDNQ, impossible for other backends and for fused projections"
     )
 
     def carries(self, plan: Plan, layout: Layout) -> Verdict:

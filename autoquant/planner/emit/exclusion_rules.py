@@ -93,6 +93,11 @@ TRANSFORMERS_TORCHAO = ExclusionRule(
     spell=lambda path: rf"{re.escape(path)}\.weight$",
     matches=lambda entry, path: _transformers_matches(entry, f"{path}.weight"),
 )
+# sdnq 0.2.8 utils.py, check_param_name_in: parameter names, or one whole name in them.
+SDNQ = ExclusionRule(
+    spell=lambda path: f"{path}.weight",
+    matches=lambda entry, path: entry in {f"{path}.weight", *path.split(".")},
+)
 # cache-dit 1.5 quantization/torchao/quantize_ao.py, is_exclude_layer: any part of the module path.
 CACHE_DIT = ExclusionRule(spell=str, matches=lambda entry, path: entry in path, heeds_float32=False)
 # sglang 0.5.23 srt/layers/quantization/utils.py, _module_path_match: whole names in a row.

@@ -35,6 +35,8 @@ class ComponentLayout:
             fuses, in module order.
         kept: The other Linear modules.
         kept_in_float32: Names that the class asks loaders to leave alone, whatever a config says.
+        first_layer: Path of the module with the model's first parameter, whose dtype the model
+            reports, and whether it has a bias.
         without_fusing: The same where the plan's projections are not fused; None if they are not.
     """
 
@@ -43,6 +45,7 @@ class ComponentLayout:
     quantized: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
     kept_in_float32: tuple[str, ...] = ()
+    first_layer: tuple[str, bool] = ("", True)
     without_fusing: ComponentLayout | None = None
 
     @property
@@ -111,12 +114,15 @@ def _component_layout(library: str, model: Any, choice: Choice) -> ComponentLayo
     quantized = layers_to_quantize(model, choice)
     as_planned = fused_skeleton(model) if choice.fuse_qkv else model
     chosen = set(quantized)
+    first = next(name.rpartition(".")[0] for name, _ in as_planned.named_parameters())
+    has_bias = getattr(as_planned.get_submodule(first), "bias", None) is not None
     return ComponentLayout(
         library=library,
         class_name=type(model).__name__,
         quantized=quantized,
         kept=tuple(path for path in linears(as_planned) if path not in chosen),
         kept_in_float32=tuple(sorted(getattr(model, "_keep_in_fp32_modules", None) or ())),
+        first_layer=(first, has_bias),
         without_fusing=_component_layout(library, model, apart) if choice.fuse_qkv else None,
     )
 

@@ -15,6 +15,7 @@ from autoquant.planner.emit.exclusion_rules import (
     DIFFUSERS_BITSANDBYTES,
     DIFFUSERS_QUANTO,
     DIFFUSERS_TORCHAO,
+    SDNQ,
     TRANSFORMERS_MODULES,
     TRANSFORMERS_TORCHAO,
     ExclusionRule,
@@ -98,7 +99,7 @@ class LoadTimeConfig:
         """The config object."""
         import importlib
 
-        config_class = getattr(importlib.import_module(self.library), self.class_name)
+        config_class = getattr(importlib.import_module(self._home), self.class_name)
         # Loading adds to the list that it is given.
         arguments = {
             key: list(value) if isinstance(value, list) else value
@@ -110,7 +111,11 @@ class LoadTimeConfig:
 
     def as_json(self) -> dict[str, Any]:
         """The config as its ``to_dict()`` writes it, less what is at its default."""
-        method = {"BitsAndBytesConfig": "bitsandbytes", "QuantoConfig": "quanto"}
+        method = {
+            "BitsAndBytesConfig": "bitsandbytes",
+            "QuantoConfig": "quanto",
+            "SDNQConfig": "sdnq",
+        }
         entries: dict[str, Any] = {"quant_method": method.get(self.class_name, "torchao")}
         if self.quant_type is not None:
             from torchao.core.config import config_to_dict
@@ -123,7 +128,12 @@ class LoadTimeConfig:
         parts = [] if self.quant_type is None else [self.quant_type.as_python()]
         parts += [f"{key}={pformat(value, width=80)}" for key, value in self.arguments.items()]
         inside = textwrap.indent(",\n".join(parts), "    ")
-        return f"{self.library}.{self.class_name}(\n{inside},\n)"
+        return f"{self._home}.{self.class_name}(\n{inside},\n)"
+
+    @property
+    def _home(self) -> str:
+        """Where the class is; diffusers hands out SDNQ's own, which transformers takes too."""
+        return "diffusers" if self.class_name == "SDNQConfig" else self.library
 
 
 def load_time_config(
@@ -141,6 +151,7 @@ def load_time_config(
         "bitsandbytes": _bitsandbytes,
         "torchao": _torchao,
         "quanto": _quanto,
+        "sdnq": _sdnq,
     }
     maker = makers.get(scheme.backend)
     made = None if maker is None else maker(component, scheme.precision, compute_dtype)
@@ -189,6 +200,23 @@ def _quanto(
     else:
         rule, key = TRANSFORMERS_MODULES, "weights"
     return _made(component, "QuantoConfig", {key: precision}, "modules_to_not_convert", rule)
+
+
+def _sdnq(component: ComponentLayout, precision: str, compute_dtype: str) -> LoadTimeConfig | str:
+    first, has_bias = component.first_layer
+    if first in component.quantized and (precision.startswith("float8") or not has_bias):
+        return (
+            f"loaded so, the model reports the dtype in which SDNQ stores {first}, and pipelines "
+            "cast their latents to it"
+        )
+    settings = {
+        "weights_dtype": precision,
+        # What is left alone is written down in full: neither lists by class nor least sizes.
+        "add_skip_keys": False,
+        "minimum_allowed_channel_size": 1,
+        "minimum_allowed_numel": 1,
+    }
+    return _made(component, "SDNQConfig", settings, "modules_to_not_convert", SDNQ)
 
 
 def _made(

@@ -82,6 +82,8 @@ def _shares(plan: Plan, layout: Layout) -> Shares[dict[str, Any]]:
 
 
 def _entry(config: LoadTimeConfig) -> dict[str, Any] | None:
+    if config.class_name == "SDNQConfig":
+        return None
     entry = dict(config.arguments)
     if config.quant_type is not None:
         named = _TORCHAO_TYPES.get(config.quant_type.class_name)

@@ -76,6 +76,8 @@ def _shares(plan: Plan, layout: Layout) -> Shares[dict[str, Any]]:
         config = load_time_config(component, choice, plan.runtime.compute_dtype)
         if isinstance(config, str):
             return Refusal(config)
+        if config.class_name == "SDNQConfig":
+            return Refusal("vLLM-Omni has not been checked with SDNQ")
         return Taken(
             _as_vllm_reads_it(config.as_json()), tuple(beyond_the_plan(name, config.also_kept))
         )

@@ -81,7 +81,7 @@ def test_a_checkpoint_that_loads_as_something_else_is_not_kept(
     monkeypatch.setattr(write, "attach_quantizer", lambda module, config: None)
     with pytest.raises((QuantizationMismatch, InputError), match="checkpoint"):
         write_checkpoint(
-            demo_plan(transformer="quanto:int8"),
+            demo_plan(transformer="quanto:float8"),
             tmp_path / "out",
             source=str(original),
             device="cpu",
@@ -102,8 +102,11 @@ def test_a_checkpoint_that_loads_as_something_else_is_not_kept(
             "fused projections are not saved",
         ),
         ({"transformer": "bitsandbytes:nf4"}, "on a GPU only"),
+        ({"transformer": "quanto:int8"}, "as if they were aligned to 16 bytes"),
+        ({"transformer": "sdnq:int8"}, "diffusers rounds SDNQ's float32 scales"),
+        ({"text_encoder": "sdnq:int8"}, "transformers knows SDNQ only once sdnq is imported"),
         (
-            {"transformer": PlannedComponent(scheme="quanto:int8", exclusions=("proj_out",))},
+            {"transformer": PlannedComponent(scheme="quanto:float8", exclusions=("proj_out",))},
             "cannot tell single_transformer_blocks.0.proj_out",
         ),
     ],

@@ -73,6 +73,7 @@ def as_on_a_gpu(pipeline: Any) -> Any:
         ("torchao:int8wo", "torchao:int8dq", "torchao:float8wo"),
         ("bitsandbytes:nf4", "bitsandbytes:nf4", "bitsandbytes:fp4"),
         ("quanto:int8", "none", "quanto:float8"),
+        ("sdnq:uint4", "none", "sdnq:int8"),
     ],
 )
 def test_what_diffusers_loads_is_what_was_measured(
@@ -92,6 +93,7 @@ def test_what_diffusers_loads_is_what_was_measured(
     ("scheme", "exclusions", "also_kept"),
     [
         ("torchao:int8wo", (FIRST_Q, "proj_out", "single_transformer_blocks.0.norm"), ()),
+        ("sdnq:int8", (FIRST_Q, "proj_out", "single_transformer_blocks.0.norm"), ()),
         ("bitsandbytes:int8", (FIRST_Q, "single_transformer_blocks.0.norm"), ()),
         ("bitsandbytes:int8", ("proj_out",), ("single_transformer_blocks.{n}.proj_out",)),
         ("bitsandbytes:nf4", (FIRST_Q,), ()),
@@ -152,6 +154,7 @@ def test_the_json_holds_the_same_configs_as_the_python(plan_for: PlanFor, tmp_pa
     ("part", "reason"),
     [
         (PlannedComponent(scheme="layerwise:float8_e4m3fn"), "no load-time quantization"),
+        (PlannedComponent(scheme="sdnq:float8_e4m3fn"), "reports the dtype in which SDNQ stores"),
         (PlannedComponent(scheme="torchao:int8wo", fuse_qkv=True), "only be fused after loading"),
     ],
 )
