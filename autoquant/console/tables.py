@@ -10,7 +10,7 @@ from rich.text import Text
 
 from autoquant.planner.candidate import Candidate, choice_label
 from autoquant.planner.measurement import Measured
-from autoquant.planner.plan import ParetoPoint, Plan, PredictionError
+from autoquant.planner.plan import ParetoPoint, Plan, PredictionError, SearchSummary
 from autoquant.planner.quantities import gigabytes, seconds
 from autoquant.planner.selection import describe, relative_excess
 
@@ -167,6 +167,12 @@ def _predictions(error: PredictionError) -> str:
     )
 
 
+def _pruned(search: SearchSummary) -> str:
+    bounds = sorted(trial.bound_gb for trial in search.pruned_trials)
+    needs = f": they need at least {gigabytes(bounds[0])} to {gigabytes(bounds[-1])}"
+    return f"{search.pruned} candidates were ruled out unmeasured{needs if bounds else ''}."
+
+
 def _notes(plan: Plan) -> Iterator[Text]:
     search = plan.search
     if plan.compile_payback is not None:
@@ -178,6 +184,8 @@ def _notes(plan: Plan) -> Iterator[Text]:
     if search.failed:
         reasons = sorted({failure.reason for failure in search.failures})
         yield Text(f"\n{search.failed} candidates failed: {'; '.join(reasons)}")
+    if search.pruned:
+        yield Text(f"\n{_pruned(search)}")
     for reason, schemes in _struck_schemes(plan).items():
         yield Text(f"\nNot tried: {', '.join(schemes)}: {reason}")
     if search.interrupted:

@@ -14,6 +14,7 @@ from autoquant.metrics.metric import DEFAULT_CLIP_MODEL
 from autoquant.planner.budget import Budget
 from autoquant.planner.delivery import Planned, deliver
 from autoquant.planner.evaluator import AnsweringEvaluator, Recorder
+from autoquant.planner.footprint.searched import bound_for
 from autoquant.planner.output import OutputDirectory
 from autoquant.planner.parameters import unquantized
 from autoquant.planner.plan import Plan
@@ -136,9 +137,12 @@ def plan_pipeline(
         except KeyboardInterrupt:
             raise SearchInterrupted("Interrupted before the reference was measured.") from None
         recorder = Recorder(evaluator)
-        result = search(recorder, prepared.space, budget, settings, prepared.runtime, on_progress)
+        bound, prepared = bound_for(request.pipeline, prepared)
+        result = search(
+            recorder, prepared.space, budget, settings, prepared.runtime, on_progress, bound
+        )
     try:
-        selection = choose(result.trials, budget)
+        selection = choose(result.trials, budget, result.pruned)
     except InfeasibleBudget as error:
         if result.interrupted:
             raise SearchInterrupted(

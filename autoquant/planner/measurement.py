@@ -93,6 +93,8 @@ class Trial(BaseModel):
 
     Attributes:
         predicted: What the search expected of it, where it expected anything.
+        bound_gb: For a candidate that was never loaded, the peak in GiB that it would at least
+            have had, more than the budget allows; such a trial has neither of the others.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -102,3 +104,4 @@ class Trial(BaseModel):
     measured: Measured | None = None
     failure: str | None = None
     predicted: Prediction | None = None
+    bound_gb: float | None = None

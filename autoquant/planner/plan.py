@@ -118,6 +118,15 @@ class PredictionError(_Part):
     latency_worst: float
 
 
+class PrunedTrial(_Part):
+    """A candidate that was never loaded: its peak would be at least ``bound_gb``, in GiB."""
+
+    components: dict[str, Choice]
+    runtime: Runtime
+    bound_gb: float
+    vram_gb: float
+
+
 class SearchSummary(_Part):
     """How the plan was found.
 
@@ -138,6 +147,7 @@ class SearchSummary(_Part):
     ties: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     failures: tuple[FailedTrial, ...] = ()
+    pruned_trials: tuple[PrunedTrial, ...] = ()
     struck: tuple[Struck, ...] = ()
     levers_struck: tuple[LeverStruck, ...] = ()
     conflicts: tuple[LeverConflict, ...] = ()

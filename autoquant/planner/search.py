@@ -22,8 +22,11 @@ from autoquant.planner.parameters import (
     parameters_of,
     refusal,
     suggest,
+    uniform_candidates,
+    unquantized,
 )
 from autoquant.planner.progress import OnProgress, Progress, silent
+from autoquant.planner.pruning import Bound, Pruning
 from autoquant.planner.selection import excess, is_feasible, rank
 from autoquant.search_spaces.space import SearchSpace
 
@@ -49,19 +52,27 @@ class SearchSettings:
             raise InputError(f"time_limit must be above 0 seconds, got {self.time_limit_s:g}.")
 
 
+# Where most is ruled out, what could fit may be out of the sampler's sight.
+_MOST_ASKED_IN_VAIN = 300
+
+
 @dataclass(frozen=True)
 class SearchResult:
     """Every trial in order, and how the search ended.
 
     Attributes:
+        trials: Measured and failed ones.
+        seconds: Wall seconds.
         interrupted: By Ctrl-C.
         converged: Because no candidate was left that should improve on the best one.
+        pruned: Those that were never loaded, because they cannot keep the memory budget.
     """
 
     trials: tuple[Trial, ...]
     seconds: float
     interrupted: bool
     converged: bool = False
+    pruned: tuple[Trial, ...] = ()
 
 
 class Search:
@@ -75,6 +86,7 @@ class Search:
         settings: SearchSettings,
         runtime: Runtime,
         on_progress: OnProgress = silent,
+        bound: Bound | None = None,
     ) -> None:
         self._evaluator = evaluator
         self._space = space
@@ -82,8 +94,10 @@ class Search:
         self._settings = settings
         self._runtime = runtime
         self._on_progress = on_progress
+        self._pruning = Pruning(bound, budget, unquantized(space, runtime))
         self._finished: dict[str, Trial] = {}
-        self._total = min(settings.trials, number_of_candidates(space))
+        self._asked_in_vain = 0
+        self._size = number_of_candidates(space)
         self._started = time.monotonic()
         self._random = random.Random(settings.seed)
         self._decomposition = Decomposition(space, runtime, budget)
@@ -98,7 +112,7 @@ class Search:
         interrupted = converged = False
         try:
             while not self._is_over():
-                self._promising = self._decomposition.propose(self._finished)
+                self._promising = self._decomposition.propose(self._seen)
                 if self._decomposition.is_out_of_promises:
                     converged = True
                     break
@@ -113,13 +127,24 @@ class Search:
             seconds=time.monotonic() - self._started,
             interrupted=interrupted,
             converged=converged,
+            pruned=tuple(self._pruning.trials.values()),
         )
+
+    @property
+    def _seen(self) -> dict[str, Trial]:
+        return self._finished | self._pruning.trials
 
     def _is_over(self) -> bool:
         limit = self._settings.time_limit_s
-        return len(self._finished) >= self._total or (
-            limit is not None and time.monotonic() - self._started >= limit
+        return (
+            len(self._finished) >= self._most_trials()
+            or self._asked_in_vain >= _MOST_ASKED_IN_VAIN
+            or (limit is not None and time.monotonic() - self._started >= limit)
         )
+
+    def _most_trials(self) -> int:
+        possible = self._size - len(self._pruning.trials)
+        return min(self._settings.trials, possible)
 
     def _try_one(self) -> bool:
         """Ask, measure, tell; returns whether the candidate was new."""
@@ -128,16 +153,30 @@ class Search:
         if refusal(candidate, self._space) is not None:
             self._study.tell(proposal, state=TrialState.PRUNED)
             return False
-        known = self._finished.get(candidate.key)
-        trial = known or self._measure(candidate)
+        known = self._seen.get(candidate.key)
+        trial = known or self._pruning.rule_out(candidate, self._finished)
+        if trial is not None:
+            self._asked_in_vain += 1
+            self._tell(proposal, trial)
+            return known is None
+        trial = self._measure(candidate)
         self._tell(proposal, trial)
-        if known is None:
-            self._finished[candidate.key] = trial
-            self._report(trial)
-        return known is None
+        self._finished[candidate.key] = trial
+        self._asked_in_vain = 0
+        self._pruning.reconsider(self._finished)
+        if len(self._finished) == 1:
+            self._enqueue_usual_that_cannot_fit()
+        self._report(trial)
+        return True
 
     def _enqueue(self, candidate: Candidate) -> None:
         self._study.enqueue_trial(dict(parameters_of(candidate, self._space)), skip_if_exists=True)
+
+    def _enqueue_usual_that_cannot_fit(self) -> None:
+        """One scheme everywhere is what a person would try first: say why it is not tried."""
+        for candidate in uniform_candidates(self._space, self._runtime):
+            if not self._pruning.may_fit(candidate, self._finished):
+                self._enqueue(candidate)
 
     def _enqueue_something_new(self) -> None:
         """The sampler proposes the same again: look around the trials so far, the best first."""
@@ -145,7 +184,8 @@ class Search:
             unseen = [
                 candidate
                 for candidate in neighbours(trial.candidate, self._space)
-                if candidate.key not in self._finished
+                if candidate.key not in self._seen
+                and self._pruning.may_fit(candidate, self._finished)
             ]
             if unseen:
                 self._enqueue(self._random.choice(unseen))
@@ -161,6 +201,10 @@ class Search:
         return Trial(number=number, candidate=candidate, measured=measured, predicted=prediction)
 
     def _tell(self, proposal: optuna.Trial, trial: Trial) -> None:
+        if trial.bound_gb is not None:
+            proposal.set_constraint("vram_gb", self._pruning.excess_gb(trial))
+            self._study.tell(proposal, state=TrialState.PRUNED)
+            return
         if trial.measured is None:
             proposal.set_user_attr("failure", trial.failure)
             self._study.tell(proposal, state=TrialState.FAIL)
@@ -174,7 +218,7 @@ class Search:
     def _report(self, trial: Trial) -> None:
         elapsed = time.monotonic() - self._started
         done = len(self._finished)
-        total = self._total
+        total = self._most_trials()
         self._on_progress(
             Progress("search", done, total, trial, self._best(), elapsed, self._seconds_left(total))
         )
@@ -219,10 +263,12 @@ def search(
     settings: SearchSettings | None = None,
     runtime: Runtime | None = None,
     on_progress: OnProgress = silent,
+    bound: Bound | None = None,
 ) -> SearchResult:
     """Search ``space`` for candidates of least loss that keep ``budget``.
 
-    The same seed and the same measurements give the same trials in the same order.
+    The same seed and the same measurements give the same trials in the same order. A candidate
+    whose ``bound`` misses the memory budget is not measured; without one, everything is.
     """
     return Search(
         evaluator,
@@ -231,4 +277,5 @@ def search(
         settings or SearchSettings(),
         runtime or Runtime(),
         on_progress,
+        bound,
     ).run()

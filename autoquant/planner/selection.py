@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from autoquant.errors import InfeasibleBudget
@@ -50,15 +50,21 @@ def pareto_set(trials: Sequence[Trial]) -> tuple[Trial, ...]:
     return _smallest_first(front)
 
 
-def choose(trials: Sequence[Trial], budget: Budget) -> Selection:
+def choose(trials: Sequence[Trial], budget: Budget, pruned: Sequence[Trial] = ()) -> Selection:
     """Choose by ``RULE`` among the feasible trials.
+
+    Args:
+        trials: What was measured, or failed.
+        budget: The limits.
+        pruned: What was ruled out unmeasured; it is only named where nothing fits.
 
     Raises:
         InfeasibleBudget: No measured trial keeps every limit; the message names the nearest.
     """
     feasible = [t for t in trials if t.measured is not None and is_feasible(t.measured, budget)]
     if not feasible:
-        raise InfeasibleBudget(_nearest_point(trials, budget))
+        ruled_out = _ruled_out(pruned)
+        raise InfeasibleBudget(" ".join([_nearest_point(trials, budget), *ruled_out]))
     best = min(feasible, key=lambda trial: (_measured(trial).loss, trial.number))
     equal_in_loss = [trial for trial in feasible if _same_loss(trial, best)]
     fastest = min(equal_in_loss, key=lambda t: (_measured(t).latency_s.median, t.number))
@@ -137,6 +143,17 @@ def _nearest_point(trials: Sequence[Trial], budget: Budget) -> str:
         fastest = min(measured, key=lambda trial: _measured(trial).latency_s.median)
         parts[-1] += f", the fastest takes {seconds(_measured(fastest).latency_s.median)}"
     return " ".join(parts) + "."
+
+
+def _ruled_out(pruned: Sequence[Trial]) -> Iterator[str]:
+    """The smallest that was never loaded."""
+    bounds = [(trial.bound_gb, trial.candidate.label) for trial in pruned if trial.bound_gb]
+    if bounds:
+        bound_gb, label = min(bounds)
+        yield (
+            f"{len(bounds)} candidates were ruled out unmeasured: the smallest, {label}, needs at "
+            f"least {gigabytes(bound_gb)}."
+        )
 
 
 def describe(budget: Budget) -> str:

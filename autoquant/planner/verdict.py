@@ -14,6 +14,7 @@ from autoquant.planner.plan import (
     Plan,
     PlannedComponent,
     PlannedPipeline,
+    PrunedTrial,
     ReferenceCost,
     SearchSummary,
 )
@@ -63,19 +64,23 @@ def make_plan(
             fits=is_feasible(reference, budget),
         ),
         pareto=tuple(_pareto_point(trial, chosen, budget) for trial in selection.pareto),
-        search=_summary(prepared, settings, result, selection),
+        search=_summary(prepared, budget, settings, result, selection),
         device=prepared.device,
         versions=prepared.versions,
     )
 
 
 def _summary(
-    prepared: Preparation, settings: SearchSettings, result: SearchResult, selection: Selection
+    prepared: Preparation,
+    budget: Budget,
+    settings: SearchSettings,
+    result: SearchResult,
+    selection: Selection,
 ) -> SearchSummary:
     failed = [trial for trial in result.trials if trial.failure is not None]
     return SearchSummary(
         trials=len(result.trials),
-        pruned=0,
+        pruned=len(result.pruned),
         failed=len(failed),
         seconds=result.seconds,
         seed=settings.seed,
@@ -91,6 +96,16 @@ def _summary(
         failures=tuple(
             FailedTrial(components=trial.candidate.components, reason=trial.failure or "")
             for trial in failed
+        ),
+        pruned_trials=tuple(
+            PrunedTrial(
+                components=trial.candidate.components,
+                runtime=trial.candidate.runtime,
+                bound_gb=trial.bound_gb,
+                vram_gb=budget.vram_gb,
+            )
+            for trial in result.pruned
+            if trial.bound_gb is not None and budget.vram_gb is not None
         ),
     )
 

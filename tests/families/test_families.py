@@ -14,6 +14,8 @@ import torch
 from autoquant import Plan, WorkloadRequest, autoquant
 from autoquant.planner.budget import Budget
 from autoquant.planner.evaluator import Recorder
+from autoquant.planner.footprint.bound import PeakBound
+from autoquant.planner.footprint.pipeline_shapes import read_directory
 from autoquant.planner.preparation import prepare
 from autoquant.planner.request import Request
 from autoquant.planner.search import SearchSettings, search
@@ -70,6 +72,12 @@ def test_a_family_ends_with_a_feasible_quantized_plan(
     assert not chosen.candidate.is_reference
     assert chosen.measured.loss > 0
     assert all(chosen.measured.quantized_layers.values())
+    bound = PeakBound(read_directory(tmp_path / "model"), prepared.workload)
+    reference, *others = result.trials
+    for trial in others:
+        least_gb = bound(trial.candidate, [reference])
+        assert least_gb is not None
+        assert 0.3 * trial.measured.weights_gb < least_gb <= trial.measured.peak_gb
 
 
 def test_a_video_pipeline_draws_an_image_and_hands_it_over(tmp_path: Path) -> None:

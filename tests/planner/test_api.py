@@ -54,6 +54,13 @@ def test_the_unquantized_pipeline_is_among_the_candidates(tight: tuple[Plan, Pat
     )
 
 
+def test_the_plan_lists_what_was_not_loaded(tight: tuple[Plan, Path]) -> None:
+    plan, _ = tight
+    assert plan.search.pruned == len(plan.search.pruned_trials) > 0
+    assert all(trial.bound_gb > trial.vram_gb == TIGHT_GB for trial in plan.search.pruned_trials)
+    assert f"{plan.search.pruned} candidates were ruled out unmeasured" in str(plan)
+
+
 def test_the_directory_holds_the_plan_the_script_and_the_images(
     tight: tuple[Plan, Path],
 ) -> None:
@@ -120,7 +127,9 @@ def test_an_ample_budget_keeps_everything_or_loses_nothing_to_speak_of() -> None
 
 
 def test_an_impossible_budget_names_the_nearest() -> None:
-    with pytest.raises(InfeasibleBudget, match=r"would be enough for .*smallest found needs"):
+    with pytest.raises(
+        InfeasibleBudget, match=r"would be enough for .*ruled out unmeasured: the smallest"
+    ):
         autoquant("demo", vram_gb=0.0001, workload=FEW, trials=3, metric="flip")
 
 

@@ -1,20 +1,22 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 
 import pytest
 
-from autoquant.errors import InputError
+from autoquant.errors import InfeasibleBudget, InputError
 from autoquant.planner.budget import Budget
 from autoquant.planner.candidate import Candidate, Runtime
 from autoquant.planner.evaluator import RecordedEvaluator
-from autoquant.planner.measurement import Measured
+from autoquant.planner.measurement import Measured, Trial
 from autoquant.planner.parameters import (
     number_of_candidates,
     parameters_of,
     unquantized,
 )
 from autoquant.planner.progress import Progress
+from autoquant.planner.pruning import Bound
 from autoquant.planner.search import SearchResult, SearchSettings, search
 from autoquant.planner.selection import choose
 from autoquant.search_spaces.scheme import Choice
@@ -67,8 +69,16 @@ def additive(candidate: Candidate) -> Measured:
 TABLE = {candidate.key: additive(candidate) for candidate in every_candidate()}
 
 
-def run(budget: Budget, trials: int = 60, seed: int = 0) -> SearchResult:
-    return search(RecordedEvaluator(TABLE), SPACE, budget, SearchSettings(trials=trials, seed=seed))
+def run(
+    budget: Budget, trials: int = 60, seed: int = 0, bound: Bound | None = None
+) -> SearchResult:
+    settings = SearchSettings(trials=trials, seed=seed)
+    return search(RecordedEvaluator(TABLE), SPACE, budget, settings, bound=bound)
+
+
+def half_a_gb_less(candidate: Candidate, trials: Iterable[Trial]) -> float:
+    """A bound that is right and leaves some doubt."""
+    return TABLE[candidate.key].peak_gb - 0.5
 
 
 def test_the_space_holds_what_its_choices_multiply_to() -> None:
@@ -144,3 +154,59 @@ def test_the_time_limit_stops_the_search() -> None:
 def test_settings_that_allow_nothing_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(InputError, match="must be"):
         SearchSettings(**settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("vram_gb", [2.0, 1.6, 1.05])
+def test_what_cannot_fit_is_not_measured_and_listed_with_its_bound(vram_gb: float) -> None:
+    result = run(Budget.of(vram_gb=vram_gb), trials=25, bound=half_a_gb_less)
+    assert result.trials[0].candidate.is_reference
+    assert result.trials[0].measured is not None
+    assert all(half_a_gb_less(trial.candidate, ()) <= vram_gb for trial in result.trials[1:])
+    assert result.pruned
+    for trial in result.pruned:
+        assert trial.measured is trial.failure is None
+        assert trial.bound_gb == half_a_gb_less(trial.candidate, ()) > vram_gb
+
+
+@pytest.mark.parametrize("vram_gb", [2.9, 1.6, 1.05])
+def test_pruning_finds_what_is_found_without_it(vram_gb: float) -> None:
+    budget = Budget.of(vram_gb=vram_gb)
+    chosen = [
+        choose(run(budget, trials=20, bound=bound).trials, budget).chosen.measured
+        for bound in (half_a_gb_less, None)
+    ]
+    assert chosen[0]
+    assert chosen[1]
+    assert chosen[0].loss <= chosen[1].loss
+
+
+def test_without_a_budget_or_a_bound_nothing_is_pruned() -> None:
+    assert not run(Budget.of(latency_s=9), trials=5, bound=half_a_gb_less).pruned
+    assert not run(Budget.of(vram_gb=0.5), trials=5).pruned
+    unknown = run(Budget.of(vram_gb=0.5), trials=5, bound=lambda *_: None)
+    assert not unknown.pruned
+    assert len(unknown.trials) == 5
+
+
+def test_a_bound_that_a_measurement_disproves_prunes_no_longer() -> None:
+    def far_too_high(candidate: Candidate, trials: Iterable[Trial]) -> float:
+        return 99.0 if len(tuple(trials)) < 3 else 0.0
+
+    result = run(Budget.of(vram_gb=2), trials=12, bound=far_too_high)
+    assert len(result.trials) < 3  # nothing but the reference was ever allowed
+    assert result.pruned
+
+    def too_high_at_first(candidate: Candidate, trials: Iterable[Trial]) -> float:
+        quantized = candidate.components["transformer"].scheme != "none"
+        return 99.0 if quantized and len(tuple(trials)) < 3 else 0.0
+
+    result = run(Budget.of(vram_gb=4.6), trials=40, bound=too_high_at_first)
+    assert not result.pruned
+    assert any(t.candidate.components["transformer"].scheme != "none" for t in result.trials)
+
+
+def test_a_search_in_which_nothing_can_fit_ends_with_the_reference() -> None:
+    result = run(Budget.of(vram_gb=0.001), trials=40, bound=half_a_gb_less)
+    assert [trial.candidate.is_reference for trial in result.trials] == [True]
+    with pytest.raises(InfeasibleBudget, match=r"ruled out unmeasured: the smallest, .* least"):
+        choose(result.trials, Budget.of(vram_gb=0.001), result.pruned)

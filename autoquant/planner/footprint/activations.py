@@ -57,11 +57,15 @@ def denoiser_tape(model: ModelShapes, request: Request) -> Tape:
 def decoder_tape(model: ModelShapes, request: Request, *, workspaces: bool = True) -> Tape:
     """Decoding the latents of one batch."""
     vae = decoder_of(model)
-    upcasts = family_of(model.class_name).upcasts_vae and request.compute_dtype == "float16"
+    if vae is None:
+        return Tape(request.itemsize)
+    upcasts = (
+        request.compute_dtype == "float16"
+        and family_of(model.class_name).upcasts_vae
+        and vae.config.get("force_upcast", True) is True
+    )
     itemsize = 4 if upcasts else request.itemsize
     tape = Tape(itemsize, workspaces=workspaces)
-    if vae is None:
-        return tape
     if is_followed(vae):
         decode(tape, vae.config, request.batch, request.height, request.width)
         return tape

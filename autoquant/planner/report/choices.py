@@ -101,6 +101,15 @@ def failure_groups(plan: Plan) -> tuple[FailureGroup, ...]:
     return tuple(FailureGroup(reason, tuple(labels)) for reason, labels in groups.items())
 
 
+def ruled_out(plan: Plan) -> tuple[tuple[str, float], ...]:
+    """Candidates that were never loaded and the GiB they would need at least, the least first."""
+    labels = (
+        (Candidate(components=trial.components, runtime=trial.runtime).label, trial.bound_gb)
+        for trial in plan.search.pruned_trials
+    )
+    return tuple(sorted(labels, key=lambda item: item[1]))
+
+
 def _row(
     plan: Plan, name: str, before: float | None, after: float | None, widest: float
 ) -> ComponentRow:

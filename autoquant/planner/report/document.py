@@ -17,7 +17,12 @@ from autoquant.files import write_text
 from autoquant.planner.candidate import Candidate
 from autoquant.planner.quantities import gigabytes, seconds
 from autoquant.planner.report.alternatives import Alternatives, make_alternatives
-from autoquant.planner.report.choices import component_rows, failure_groups, struck_groups
+from autoquant.planner.report.choices import (
+    component_rows,
+    failure_groups,
+    ruled_out,
+    struck_groups,
+)
 from autoquant.planner.report.difference import COLOURS, LEGEND, position
 from autoquant.planner.report.evidence import PLAN_NAME, SCRIPT_NAME, Evidence, read_evidence
 from autoquant.planner.report.figures import figures_of, headline, lead
@@ -81,6 +86,7 @@ def render(evidence: Evidence, gallery: Gallery, alternatives: Alternatives) -> 
             struck=struck_groups(plan),
             struck_levers=struck_levers(plan),
             failures=failure_groups(plan),
+            ruled_out=ruled_out(plan),
             scores=score_table(plan),
             pictures=pictures,
             can_ask=_can_ask(pictures, alternatives),

@@ -11,6 +11,7 @@ from autoquant.planner.footprint.activations import (
     encoder_tape,
 )
 from autoquant.planner.footprint.family import decoder_of, encoders_of
+from autoquant.planner.footprint.module_shapes import shapes_of
 from autoquant.planner.footprint.prediction import DENOISING, ENCODING
 from autoquant.planner.footprint.request import request_for
 from autoquant.planner.footprint.shape_list import read_shape_list
@@ -18,7 +19,6 @@ from autoquant.planner.footprint.shapes import ComponentShapes, ModelShapes
 from autoquant.planner.footprint.trace import build, record
 from autoquant.planner.footprint.trace_calls import decoding_call, traced_tapes
 from autoquant.planner.measurement import GIB
-from tests.planner.footprint.meta import shapes_of
 from tests.planner.footprint.pipelines import MODELS
 
 SIZES = [(512, 512, 1), (1024, 1024, 1), (768, 1344, 2)]

@@ -10,8 +10,6 @@ import pytest
 
 from autoquant.errors import InputError
 from autoquant.planner.budget import Budget
-from autoquant.planner.candidate import Candidate
-from autoquant.planner.footprint.bound import corrected_bound_gb, optimistic_peak_gb
 from autoquant.planner.footprint.estimate import Estimate, estimate, excess_bytes
 from autoquant.planner.footprint.option import Arrangement, Option
 from autoquant.planner.footprint.prediction import Predictor
@@ -20,8 +18,6 @@ from autoquant.planner.footprint.request import request_for
 from autoquant.planner.footprint.shape_list import read_shape_list
 from autoquant.planner.footprint.shapes import ModelShapes
 from autoquant.planner.measurement import GIB
-from autoquant.planner.workload import Workload
-from autoquant.search_spaces.scheme import Choice
 from tests.planner.footprint.pipelines import MODELS
 
 
@@ -123,24 +119,6 @@ def test_the_data_has_bands_around_every_number_and_no_latency() -> None:
 def test_sizes_that_cannot_be_meant_are_refused(flux: ModelShapes, height: int, batch: int) -> None:
     with pytest.raises(InputError, match="must be between 1 and"):
         request_for(flux, height, 1024, batch)
-
-
-def test_the_bound_lies_below_every_prediction(model: ModelShapes) -> None:
-    request = request_for(model)
-    workload = Workload(prompts=("x",), height=request.height, width=request.width, steps=1)
-    predictor = Predictor(model, request)
-    for scheme in ("none", "torchao:int8wo", "bitsandbytes:nf4"):
-        choices = {name: Choice(scheme=scheme) for name in model.components if name != "vae"}
-        bound = optimistic_peak_gb(model, Candidate(components=choices), workload)
-        peak = predictor.predict(Option(choices)).peak
-        assert bound * GIB <= peak.allocated <= peak.reserved
-        assert bound * GIB >= 0.75 * peak.allocated
-
-
-def test_measurements_raise_the_bound_by_what_all_of_them_had() -> None:
-    assert corrected_bound_gb(10.0, []) == 10.0
-    assert corrected_bound_gb(10.0, [(20.0, 24.0), (12.0, 14.0)]) == pytest.approx(11.5)
-    assert corrected_bound_gb(10.0, [(20.0, 19.0)]) == 10.0
 
 
 PROBE = (

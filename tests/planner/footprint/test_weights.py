@@ -10,6 +10,7 @@ import transformers
 from torch import nn
 
 from autoquant.planner.footprint.layers import eligible_layers, is_dtype_sensitive
+from autoquant.planner.footprint.module_shapes import shapes_of
 from autoquant.planner.footprint.shapes import ComponentShapes, ModelShapes, TensorShape
 from autoquant.planner.footprint.trace import build
 from autoquant.planner.footprint.weights import (
@@ -23,7 +24,6 @@ from autoquant.search_spaces.linears import dtype_sensitive, plain_linears
 from autoquant.search_spaces.quantize import apply_choice
 from autoquant.search_spaces.scheme import Choice
 from autoquant.storage import held_bytes
-from tests.planner.footprint.meta import shapes_of
 
 IMAGE_MODELS = [
     "AuraFlowTransformer2DModel",
