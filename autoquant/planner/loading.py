@@ -17,6 +17,9 @@ from autoquant.errors import UnsupportedPipeline, first_line
 from autoquant.planner.source import ModelIndex, read_model_index
 from autoquant.storage import held_bytes
 
+# What drawing passes to every call; one that takes no height draws sound, or changes an image.
+_TAKEN = {"prompt", "height", "width", "num_inference_steps", "generator", "output_type"}
+
 
 class ComponentLoader(Protocol):
     """Gives fresh, unquantized components on the CPU, and puts a pipeline together."""
@@ -194,7 +197,7 @@ def _pipeline_class(class_name: str) -> type[Any]:
 
 def _require_text_to_image(pipeline_class: type[Any]) -> None:
     parameters = inspect.signature(pipeline_class.__call__).parameters
-    missing = {"prompt", "num_inference_steps", "generator", "output_type"} - set(parameters)
+    missing = _TAKEN - set(parameters)
     required_image = parameters.get("image") or parameters.get("video")
     if missing or (required_image and required_image.default is inspect.Parameter.empty):
         raise UnsupportedPipeline(

@@ -136,3 +136,20 @@ def test_a_hub_id_in_the_cache_is_planned_offline_and_pinned_to_its_commit(
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().splitlines()[-1] == f"owner/shapes {commit}"
+
+
+@pytest.mark.parametrize(
+    ("class_name", "lacks"),
+    [
+        ("AudioLDMPipeline", "takes no height, width"),
+        ("DDPMPipeline", "takes no height, prompt, width"),
+        ("WanAnimatePipeline", "is no text-to-image pipeline"),
+    ],
+)
+def test_what_draws_no_image_from_a_prompt_is_refused_by_its_signature(
+    copy_of_demo: Path, class_name: str, lacks: str
+) -> None:
+    index = copy_of_demo / "model_index.json"
+    index.write_text(json.dumps({**json.loads(index.read_text()), "_class_name": class_name}))
+    with pytest.raises(UnsupportedPipeline, match=lacks):
+        DirectoryLoader(copy_of_demo)
