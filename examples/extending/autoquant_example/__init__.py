@@ -1,0 +1,1 @@
+"""What autoquant does not bring itself: a backend, a metric and a target."""
