@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from autoquant.errors import CandidateFailed, first_line
 from autoquant.metrics.device import release_memory
-from autoquant.metrics.fidelity import Metric, loss_of, score
+from autoquant.metrics.fidelity import Metric, loss_of
 from autoquant.metrics.images import check_images, save_png
 from autoquant.metrics.latency import LatencySummary, summarize, timed
 from autoquant.metrics.memory import counter_for
-from autoquant.metrics.score import MetricScore
 from autoquant.planner.candidate import Candidate, Runtime
 from autoquant.planner.drawing import Images, draw
 from autoquant.planner.levers import attention_restored, compile_denoisers, pull_levers
 from autoquant.planner.loading import ComponentLoader
-from autoquant.planner.measurement import GIB, Answer, ComponentFacts, Measured
+from autoquant.planner.measurement import GIB, Answer, Comparison, ComponentFacts, Measured
+from autoquant.planner.references import Reference, draw_all, make_reference
 from autoquant.planner.workload import Workload
+from autoquant.search_spaces.layer_groups import Calls, watch_calls
 from autoquant.search_spaces.quantize import apply_choice
 from autoquant.search_spaces.scheme import Choice
 from autoquant.storage import held_bytes
@@ -139,12 +140,12 @@ def draw_workload(built: BuiltPipeline, workload: Workload, device: torch.device
 class DeviceEvaluator:
     """Measures candidates of one pipeline, on one device, for one workload.
 
-    The reference pipeline is used while the evaluator is made and not kept.
+    The reference pipeline is used while the evaluator is made and not kept; it is built again for
+    each further workload that something is compared on.
 
     Attributes:
         reference: The measurement of the unquantized pipeline.
-        reference_images: Its images, float32 of shape (N, H, W, 3) in [0, 1].
-        noise_floor: For each metric, the loss of the reference drawn with another attention kernel.
+        calls: Which linear layers of each component ran, and when.
     """
 
     def __init__(
@@ -163,14 +164,14 @@ class DeviceEvaluator:
         self._device = device
         self._metrics = metrics
         self._deciding_metric = deciding_metric
-        self._prompts: Sequence[str] = [sample.prompt for sample in workload.samples]
         self._image_root = image_root
-        drawn = draw_workload(reference, workload, device)
-        check_images(drawn.images, self._prompts)
-        self.reference_images = drawn.images
-        self.noise_floor = self._measure_noise_floor(reference)
-        self.reference = self._answer(unquantized, reference, drawn)
         self._unquantized = unquantized
+        drawn = draw_workload(reference, workload, device)
+        self.calls: Mapping[str, Calls]
+        with watch_calls(reference.modules) as self.calls:
+            made = make_reference(reference.pipeline, workload, metrics, drawn.images)
+        self._references = {workload.key: made}
+        self.reference = self._answer(unquantized, reference, drawn)
 
     def answer(self, candidate: Candidate) -> Answer:
         """Measure one candidate; the unquantized one was measured as the reference.
@@ -180,46 +181,60 @@ class DeviceEvaluator:
         """
         if candidate == self._unquantized:
             return self.reference
-        release_memory(self._device)
-        torch.compiler.reset()
-        try:
-            with attention_restored():
-                built = build_pipeline(self._loader, candidate, self._device)
-                drawn = draw_workload(built, self._workload, self._device)
-        except torch.OutOfMemoryError as error:
-            raise CandidateFailed(f"out of memory: {first_line(error)}") from error
-        except (RuntimeError, ValueError, TypeError, AssertionError, ImportError) as error:
-            # Backends report a missing kernel or a shape they cannot take as any of these; the
-            # reason goes into the study, where the table shows it.
-            raise CandidateFailed(f"{type(error).__name__}: {first_line(error)}") from error
-        check_images(drawn.images, self._prompts, self.reference_images)
+        with attention_restored(), _faults_as_failures():
+            built = self._build(candidate)
+            drawn = draw_workload(built, self._workload, self._device)
         return self._answer(candidate, built, drawn)
 
-    def _measure_noise_floor(self, built: BuiltPipeline) -> dict[str, float]:
-        with sdpa_kernel(SDPBackend.MATH):
-            again = np.concatenate(
-                [draw(built.pipeline, self._workload, batch) for batch in self._workload.batches()]
-            )
-        scores = self._score(again)
-        return {name: loss_of(name, scores[name], 0.0) for name in scores}
+    def compare(self, candidate: Candidate, workload: Workload) -> Comparison:
+        """Compare a candidate's images of ``workload`` with the reference.
 
-    def _score(self, images: Images) -> dict[str, MetricScore]:
-        return {
-            name: score(metric, self.reference_images, images, self._prompts)
-            for name, metric in self._metrics.items()
-        }
+        Nothing is timed, and nothing is compiled.
+
+        Raises:
+            CandidateFailed: It cannot be quantized as asked, or draws a degenerate image.
+        """
+        reference = self._reference(workload)
+        with attention_restored(), _faults_as_failures():
+            built = self._build(candidate)
+            images = draw_all(built.pipeline, workload)
+        check_images(images, reference.prompts, reference.images)
+        scores = reference.score(self._metrics, images)
+        floor = reference.noise_floor(self._deciding_metric)
+        return Comparison(
+            component_gb={name: n / GIB for name, n in built.component_bytes.items()},
+            loss=loss_of(self._deciding_metric, scores[self._deciding_metric], floor),
+            fidelity=scores,
+            metric=self._deciding_metric,
+            noise_floor=floor,
+        )
+
+    def _build(self, candidate: Candidate) -> BuiltPipeline:
+        release_memory(self._device)
+        torch.compiler.reset()
+        return build_pipeline(self._loader, candidate, self._device)
+
+    def _reference(self, workload: Workload) -> Reference:
+        if workload.key not in self._references:
+            with attention_restored():
+                pipeline = self._build(self._unquantized).pipeline
+                made = make_reference(pipeline, workload, self._metrics)
+            self._references[workload.key] = made
+        return self._references[workload.key]
 
     def _answer(self, candidate: Candidate, built: BuiltPipeline, drawn: Drawn) -> Answer:
+        reference = self._references[self._workload.key]
+        check_images(drawn.images, reference.prompts, reference.images)
         save_png(drawn.images, self._image_root / candidate.digest)
         components = {
             name: _facts(module, built.quantized_layers.get(name, ()))
             for name, module in built.modules.items()
         }
-        return Answer(measured=self._measured(built, drawn), components=components)
+        return Answer(measured=self._measured(built, drawn, reference), components=components)
 
-    def _measured(self, built: BuiltPipeline, drawn: Drawn) -> Measured:
-        scores = self._score(drawn.images)
-        floor = self.noise_floor[self._deciding_metric]
+    def _measured(self, built: BuiltPipeline, drawn: Drawn, reference: Reference) -> Measured:
+        scores = reference.score(self._metrics, drawn.images)
+        floor = reference.noise_floor(self._deciding_metric)
         return Measured(
             weights_gb=built.weight_bytes / GIB,
             component_gb={name: n / GIB for name, n in built.component_bytes.items()},
@@ -236,6 +251,18 @@ class DeviceEvaluator:
             noise_floor=floor,
             quantized_layers={name: len(paths) for name, paths in built.quantized_layers.items()},
         )
+
+
+@contextmanager
+def _faults_as_failures() -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise CandidateFailed(f"out of memory: {first_line(error)}") from error
+    except (RuntimeError, ValueError, TypeError, AssertionError, ImportError) as error:
+        # Backends report a missing kernel or a shape they cannot take as any of these; the
+        # reason goes into the study, where the table shows it.
+        raise CandidateFailed(f"{type(error).__name__}: {first_line(error)}") from error
 
 
 def _home(model_class: type[torch.nn.Module]) -> str:

@@ -7,7 +7,8 @@ from typing import Protocol
 
 from autoquant.errors import CandidateFailed
 from autoquant.planner.candidate import Candidate
-from autoquant.planner.measurement import Answer, Measured
+from autoquant.planner.measurement import Answer, Comparison, Measured
+from autoquant.planner.workload import Workload
 
 
 class Evaluator(Protocol):
@@ -21,7 +22,18 @@ class Evaluator(Protocol):
         """
 
 
-class AnsweringEvaluator(Protocol):
+class Comparer(Protocol):
+    """Compares candidates with the unquantized pipeline on any workload."""
+
+    def compare(self, candidate: Candidate, workload: Workload) -> Comparison:
+        """Draw ``workload`` with one candidate and score the images; nothing is timed.
+
+        Raises:
+            CandidateFailed: It could not be drawn; the message is the reason.
+        """
+
+
+class AnsweringEvaluator(Comparer, Protocol):
     """Measures candidates, and tells what their components are made of."""
 
     def answer(self, candidate: Candidate) -> Answer:

@@ -49,6 +49,26 @@ class Measured(BaseModel):
     quantized_layers: dict[str, int] = {}
 
 
+class Comparison(BaseModel):
+    """How close a candidate comes on some workload; neither timed nor counted in a call.
+
+    Attributes:
+        component_gb: Bytes held by each component, in GiB.
+        loss: Deciding metric as a loss, noise floor taken off; 0 is identical.
+        fidelity: Every metric against the reference images of that workload.
+        metric: The deciding metric.
+        noise_floor: Loss of the reference against itself on that workload.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    component_gb: dict[str, float]
+    loss: float
+    fidelity: dict[str, MetricScore]
+    metric: str
+    noise_floor: float
+
+
 class ComponentFacts(BaseModel):
     """What a loader needs of one component: its class, and the Linear modules left as is."""
 

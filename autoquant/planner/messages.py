@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from autoquant.planner.candidate import Candidate
-from autoquant.planner.measurement import Answer
+from autoquant.planner.measurement import Answer, Comparison
 from autoquant.planner.request import Preparation, Request
+from autoquant.planner.workload import Workload
 
 
 class _Message(BaseModel):
@@ -30,6 +31,14 @@ class Measure(_Message):
     candidate: Candidate
 
 
+class Compare(_Message):
+    """Compare one candidate on any workload; the reply is a ``Comparison``."""
+
+    order: Literal["compare"] = "compare"
+    candidate: Candidate
+    workload: Workload
+
+
 class Failed(_Message):
     """The candidate could not be measured."""
 
@@ -43,8 +52,8 @@ class Refused(_Message):
     message: str
 
 
-Order = Prepare | Measure
-Reply = Preparation | Answer | Failed | Refused
+Order = Prepare | Measure | Compare
+Reply = Preparation | Answer | Comparison | Failed | Refused
 
 _ORDER: TypeAdapter[Order] = TypeAdapter(Annotated[Order, Field(discriminator="order")])
 _REPLY: TypeAdapter[Reply] = TypeAdapter(Reply)

@@ -34,6 +34,7 @@ from autoquant.planner.source import (
     local_directory,
 )
 from autoquant.planner.workload import WorkloadRequest
+from autoquant.search_spaces.layer_groups import layer_groups
 from autoquant.search_spaces.levers import AskedLevers, LeverSpace
 from autoquant.search_spaces.own_space import open_space_file
 from autoquant.search_spaces.space import open_space, with_levers
@@ -113,6 +114,9 @@ def prepare(request: Request, image_root: Path) -> tuple[Preparation, DeviceEval
         runtime=runtime,
         workload=workload,
         space=space,
+        layer_groups={
+            name: layer_groups(outlines[name], evaluator.calls[name]) for name in space.components
+        },
         reference=evaluator.reference,
         device=fingerprint(device),
         versions=package_versions(),

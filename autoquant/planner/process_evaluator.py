@@ -15,10 +15,20 @@ from typing import IO
 from autoquant import errors
 from autoquant.errors import AutoquantError, CandidateFailed, WorkerFailed
 from autoquant.planner.candidate import Candidate
-from autoquant.planner.measurement import Answer
-from autoquant.planner.messages import Failed, Measure, Order, Prepare, Refused, Reply, read_reply
+from autoquant.planner.measurement import Answer, Comparison
+from autoquant.planner.messages import (
+    Compare,
+    Failed,
+    Measure,
+    Order,
+    Prepare,
+    Refused,
+    Reply,
+    read_reply,
+)
 from autoquant.planner.parameters import unquantized
 from autoquant.planner.request import Preparation, Request
+from autoquant.planner.workload import Workload
 
 # A candidate may be this many times slower than everything that was done for the reference …
 _PATIENCE = 10.0
@@ -123,19 +133,34 @@ class ProcessEvaluator:
         """
         if candidate == unquantized(self.preparation.space, self.preparation.runtime):
             return self.preparation.reference
+        reply = self._ask(Measure(candidate=candidate))
+        if isinstance(reply, Answer):
+            return reply
+        raise _as_error(reply)
+
+    def compare(self, candidate: Candidate, workload: Workload) -> Comparison:
+        """Compare one candidate with the unquantized pipeline on any workload.
+
+        Raises:
+            CandidateFailed: It could not be drawn, or took the worker down with it.
+        """
+        reply = self._ask(Compare(candidate=candidate, workload=workload))
+        if isinstance(reply, Comparison):
+            return reply
+        raise _as_error(reply)
+
+    def _ask(self, order: Order) -> Reply:
         try:
             if self._worker is None:
                 self._start()
             assert self._worker is not None
-            reply = self._worker.ask(Measure(candidate=candidate), self._patience_s)
+            reply = self._worker.ask(order, self._patience_s)
         except WorkerFailed as failure:
             self._end()
             raise CandidateFailed(str(failure)) from failure
-        if isinstance(reply, Answer):
-            return reply
         if isinstance(reply, Failed):
             raise CandidateFailed(reply.reason)
-        raise _as_error(reply)
+        return reply
 
     def _start(self) -> Preparation:
         self._worker = Worker(self._image_root / "worker.log")

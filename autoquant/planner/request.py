@@ -19,6 +19,7 @@ from autoquant.planner.source import (
 )
 from autoquant.planner.workload import Workload, WorkloadRequest
 from autoquant.search_spaces.backends import backend
+from autoquant.search_spaces.layer_groups import LayerGroup
 from autoquant.search_spaces.levers import AskedLevers
 from autoquant.search_spaces.space import SearchSpace
 
@@ -68,6 +69,7 @@ class Preparation(BaseModel):
         runtime: What holds for every candidate.
         workload: What each candidate draws.
         space: What may be tried.
+        layer_groups: Groups of layers of each component of the space.
         reference: The measurement of the unquantized pipeline.
         device: Where.
         versions: Of the libraries that matter.
@@ -81,6 +83,7 @@ class Preparation(BaseModel):
     runtime: Runtime
     workload: Workload
     space: SearchSpace
+    layer_groups: dict[str, tuple[LayerGroup, ...]] = {}
     reference: Answer
     device: DeviceFingerprint
     versions: dict[str, str]

@@ -12,7 +12,7 @@ from typing import IO
 
 from autoquant.console.quiet import quiet_libraries
 from autoquant.errors import AutoquantError, CandidateFailed
-from autoquant.planner.messages import Failed, Measure, Prepare, Refused, Reply, read_order
+from autoquant.planner.messages import Compare, Failed, Measure, Prepare, Refused, Reply, read_order
 
 
 def serve(orders: IO[str], replies: IO[str]) -> None:
@@ -32,6 +32,8 @@ def serve(orders: IO[str], replies: IO[str]) -> None:
                 reply(preparation)
             elif isinstance(order, Measure) and evaluator is not None:
                 reply(evaluator.answer(order.candidate))
+            elif isinstance(order, Compare) and evaluator is not None:
+                reply(evaluator.compare(order.candidate, order.workload))
         except CandidateFailed as failure:
             reply(Failed(reason=str(failure)))
         except AutoquantError as error:

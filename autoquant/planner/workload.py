@@ -57,6 +57,11 @@ class Workload(BaseModel):
     call_arguments: dict[str, CallArgument] = {}
 
     @property
+    def key(self) -> str:
+        """A text that is equal for equal workloads."""
+        return self.model_dump_json()
+
+    @property
     def samples(self) -> tuple[Sample, ...]:
         """The images to draw, prompts varying slowest."""
         return tuple(Sample(prompt, seed) for prompt, seed in product(self.prompts, self.seeds))
