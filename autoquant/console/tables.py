@@ -8,6 +8,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from autoquant.console.sensitivity_table import sensitivity_tables
 from autoquant.planner.candidate import Candidate, choice_label
 from autoquant.planner.measurement import Measured
 from autoquant.planner.plan import ParetoPoint, Plan, PredictionError, SearchSummary
@@ -39,6 +40,7 @@ def plan_tables(plan: Plan, width: int) -> RenderableType:
         _pareto_table(plan, narrow=width < _NARROW),
         Text(),
         _choices(plan),
+        *sensitivity_tables(plan),
         *_notes(plan),
     )
 

@@ -15,6 +15,7 @@ from autoquant.planner.budget import Budget
 from autoquant.planner.delivery import Planned, deliver
 from autoquant.planner.evaluator import AnsweringEvaluator, Recorder
 from autoquant.planner.footprint.searched import bound_for
+from autoquant.planner.layer_study import LayerStudy
 from autoquant.planner.output import OutputDirectory
 from autoquant.planner.parameters import unquantized
 from autoquant.planner.plan import Plan
@@ -138,8 +139,22 @@ def plan_pipeline(
             raise SearchInterrupted("Interrupted before the reference was measured.") from None
         recorder = Recorder(evaluator)
         bound, prepared = bound_for(request.pipeline, prepared)
+        layers = LayerStudy(
+            evaluator,
+            prepared.layer_groups,
+            prepared.workload,
+            unquantized(prepared.space, prepared.runtime),
+            prepared.reference.measured,
+        )
         result = search(
-            recorder, prepared.space, budget, settings, prepared.runtime, on_progress, bound
+            recorder,
+            prepared.space,
+            budget,
+            settings,
+            prepared.runtime,
+            on_progress,
+            bound,
+            layers,
         )
     try:
         selection = choose(result.trials, budget, result.pruned)

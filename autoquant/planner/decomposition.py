@@ -17,9 +17,10 @@ from autoquant.planner.budget import Budget
 from autoquant.planner.candidate import Candidate, Runtime
 from autoquant.planner.effects import Floats
 from autoquant.planner.forecast import Forecast, Predictor
-from autoquant.planner.measurement import Measured, Prediction, Trial
+from autoquant.planner.measurement import Estimate, Measured, Prediction, Trial
 from autoquant.planner.parameters import unquantized
 from autoquant.planner.selection import is_feasible
+from autoquant.search_spaces.scheme import Choice
 from autoquant.search_spaces.space import SearchSpace
 
 # Predicting this many takes some hundredths of a second; a larger space loses its least promising
@@ -56,8 +57,27 @@ class Decomposition:
         self._budget = budget
         self._unquantized = unquantized(space, runtime)
         self._axes = axes_of(space, runtime)
+        self._runtime = runtime
+        self._estimates: tuple[Estimate, ...] = ()
+        self._predictor: Predictor | None = None
         self.is_out_of_promises = False
         self.prediction: Prediction | None = None
+
+    def extend(self, space: SearchSpace, estimates: Sequence[Estimate]) -> None:
+        """Go on with a space that holds more choices, and what these should do."""
+        self._space = space
+        self._axes = axes_of(space, self._runtime)
+        self._estimates += tuple(estimates)
+
+    def loss_alone(self, component: str, choice: Choice) -> float:
+        """What is known, when something was proposed last, of a choice with all else untouched."""
+        alone = self._unquantized.model_copy(
+            update={"components": {**self._unquantized.components, component: choice}}
+        )
+        at = indices_of(alone, self._axes)
+        if self._predictor is None or at is None:
+            return 0.0
+        return self._predictor.forecast(np.array([at])).at(0).loss
 
     def propose(self, finished: Mapping[str, Trial]) -> Candidate | None:
         """The next candidate, or ``None`` if nothing better can be predicted."""
@@ -68,7 +88,8 @@ class Decomposition:
         if reference.measured is None:
             return None
         trials = list(finished.values())
-        predictor = Predictor(self._axes, reference.measured, trials)
+        predictor = Predictor(self._axes, reference.measured, trials, self._estimates)
+        self._predictor = predictor
         rows = self._unmeasured(predictor, trials)
         forecast = predictor.forecast(rows)
         chance = probability_feasible(forecast, self._budget) * self._chance_to_run(rows, trials)

@@ -17,7 +17,7 @@ from autoquant.metrics.score import losses_of
 from autoquant.planner.axes import Axis, Indices, indices_of
 from autoquant.planner.budget import Budget
 from autoquant.planner.effects import Effects, Floats, Spread, prior_covariance
-from autoquant.planner.measurement import Measured, Prediction, Trial
+from autoquant.planner.measurement import Estimate, Measured, Prediction, Trial
 
 _POWERS = (1.0, 1.5, 2.0, 3.0, 5.0)
 _MOST_SPREADS_OFF = 3.0
@@ -56,6 +56,8 @@ _SECONDS_NOISE = 0.02
 _NO_LOSS = 1e-6
 # Of the reference's peak; where less was counted, it was counted beside something else.
 _LEAST_ACTIVATIONS = 0.01
+# How far the logarithm of a loss may be off that was put together from groups of layers.
+_ESTIMATE_NOISE = 0.3
 # Group and sequential offload hold about this share of the largest component at a time.
 _SHARE_OF_LARGEST = 0.1
 _INTERQUARTILE = 1.35
@@ -117,9 +119,17 @@ class Predictor:
         axes: The space.
         reference: The measurement of the candidate that changes nothing.
         trials: What was measured; those that are not of the space are left out.
+        estimates: What cheaper measurements say of choices alone.
     """
 
-    def __init__(self, axes: Sequence[Axis], reference: Measured, trials: Sequence[Trial]) -> None:
+    def __init__(
+        self,
+        axes: Sequence[Axis],
+        reference: Measured,
+        trials: Sequence[Trial],
+        estimates: Sequence[Estimate] = (),
+    ) -> None:
+        self._estimates = estimates
         self._axes = axes
         self._reference = reference
         placed = [(indices_of(trial.candidate, axes), trial) for trial in trials]
@@ -193,7 +203,12 @@ class Predictor:
                 [active],
             )
             shares = [m.component_gb.get(axis.name, whole) / whole - 1 for m in self._measured]
-            effects.fit(self._indices[:, [place]], np.array(shares), np.full(len(shares), 1e-5))
+            rows = self._indices[:, [place]]
+            for estimate in self._estimates:
+                if estimate.component == axis.name:
+                    shares.append(estimate.component_gb / whole - 1)
+                    rows = np.vstack([rows, [[axis.position[estimate.choice]]]])
+            effects.fit(rows, np.array(shares), np.full(len(shares), 1e-5))
             mean, sd = effects.predict(np.arange(len(axis.options))[:, None])
             held.append(whole * (1 + mean))
             spread.append(whole * sd)
@@ -266,14 +281,28 @@ class Predictor:
         raw = np.array([raw_loss(measured) for measured in self._measured])[damaged]
         values = np.log(np.maximum(raw, self._least_loss))
         rows = self._indices[damaged]
+        estimated = [estimate for estimate in self._estimates if estimate.loss > 0]
+        logs = [np.log(estimate.loss + self._floor) for estimate in estimated]
+        values = np.concatenate([values, logs])
+        raw = np.concatenate([raw, np.exp(logs)])
+        for estimate in estimated:
+            rows = np.vstack([rows, self._row_of(estimate)])
         fits = {power: self._loss_effects(power) for power in _POWERS}
         for effects in fits.values():
             # A loss that stands for none says no more than that it is small.
             for _ in range(2):
                 noise = np.where(raw > self._least_loss, self._unexplained(effects, rows), 0.5)
+                noise[len(noise) - len(estimated) :] = _ESTIMATE_NOISE
                 effects.fit(rows, values, noise)
         power = max(fits, key=lambda p: (fits[p].log_evidence, p == 2.0))
         return power, fits[power]
+
+    def _row_of(self, estimate: Estimate) -> Indices:
+        row = np.zeros(len(self._axes), dtype=np.int64)
+        for place, axis in enumerate(self._axes):
+            if axis.name == estimate.component:
+                row[place] = axis.position[estimate.choice]
+        return row
 
     @staticmethod
     def _unexplained(effects: Effects, indices: Indices) -> Floats:

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict
 from autoquant.metrics.latency import LatencySummary
 from autoquant.metrics.score import MetricScore
 from autoquant.planner.candidate import Candidate
+from autoquant.search_spaces.scheme import Choice
 
 GIB = 2**30
 
@@ -106,6 +107,22 @@ class Prediction(BaseModel):
     peak_gb_sd: float
     latency_s: float
     latency_s_sd: float
+
+
+class Estimate(BaseModel):
+    """What one choice should do to its component, all others untouched, from cheaper measurements.
+
+    Attributes:
+        component_gb: What the component holds, in GiB.
+        loss: Deciding metric as a loss, noise floor taken off.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    component: str
+    choice: Choice
+    component_gb: float
+    loss: float
 
 
 class Trial(BaseModel):

@@ -48,7 +48,7 @@ def parameters_of(candidate: Candidate, space: SearchSpace) -> dict[str, Paramet
         if len(component.fuse_qkv) > 1:
             parameters[f"{name}.fuse_qkv"] = choice.fuse_qkv
         if choice.scheme != NONE and len(component.exclusions) > 1:
-            parameters[f"{name}.exclusions"] = _exclusions_name(choice.exclusions)
+            parameters[_exclusions_parameter(name, component)] = _exclusions_name(choice.exclusions)
     for lever in _open_levers(space):
         parameters[f"{PIPELINE}.{lever}"] = getattr(candidate.runtime, lever)
     return parameters
@@ -163,7 +163,7 @@ def _suggest_choice(trial: Any, name: str, component: ComponentSpace) -> Choice:
         names = [_exclusions_name(paths) for paths in component.exclusions]
         chosen = names[0]
         if len(names) > 1:
-            chosen = trial.suggest_categorical(f"{name}.exclusions", names)
+            chosen = trial.suggest_categorical(_exclusions_parameter(name, component), names)
         exclusions = component.smallest_equal(scheme, names.index(chosen))
     return Choice(scheme=scheme, exclusions=exclusions, fuse_qkv=fuse_qkv)
 
@@ -173,6 +173,14 @@ def choices(component: ComponentSpace) -> Iterator[Choice]:
     for scheme, fuse_qkv in product(component.schemes, component.fuse_qkv):
         for exclusions in component.distinct_exclusions(scheme) if scheme != NONE else ((),):
             yield Choice(scheme=scheme, exclusions=exclusions, fuse_qkv=fuse_qkv)
+
+
+def _exclusions_parameter(name: str, component: ComponentSpace) -> str:
+    """A parameter's choices cannot change within a study, so other sets are another parameter."""
+    if not component.measured_sets:
+        return f"{name}.exclusions"
+    text = " ".join(map(_exclusions_name, component.exclusions))
+    return f"{name}.exclusions.{sha256(text.encode()).hexdigest()[:8]}"
 
 
 def _exclusions_name(paths: tuple[str, ...]) -> str:

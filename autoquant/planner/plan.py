@@ -15,6 +15,7 @@ from autoquant.planner.budget import Budget
 from autoquant.planner.candidate import Candidate, Runtime
 from autoquant.planner.measurement import Measured
 from autoquant.planner.payback import CompilePayback
+from autoquant.planner.sensitivity import Sensitivity
 from autoquant.planner.source import PipelineSource
 from autoquant.planner.workload import Workload
 from autoquant.search_spaces.levers import LeverConflict, LeverStruck
@@ -174,6 +175,7 @@ class Plan(_Part):
     reference: ReferenceCost
     pareto: tuple[ParetoPoint, ...] = ()
     search: SearchSummary
+    sensitivity: tuple[Sensitivity, ...] = ()
     device: DeviceFingerprint
     versions: dict[str, str] = {}
 

@@ -114,8 +114,12 @@ def prepare(request: Request, image_root: Path) -> tuple[Preparation, DeviceEval
         runtime=runtime,
         workload=workload,
         space=space,
-        layer_groups={
-            name: layer_groups(outlines[name], evaluator.calls[name]) for name in space.components
+        # What a user's file says is all that is tried.
+        layer_groups={}
+        if own_space
+        else {
+            name: layer_groups(outlines[name], evaluator.calls[name], component.schemes)
+            for name, component in space.components.items()
         },
         reference=evaluator.reference,
         device=fingerprint(device),

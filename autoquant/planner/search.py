@@ -15,7 +15,8 @@ from autoquant.planner.budget import Budget
 from autoquant.planner.candidate import Candidate, Runtime
 from autoquant.planner.decomposition import Decomposition
 from autoquant.planner.evaluator import Evaluator
-from autoquant.planner.measurement import Trial
+from autoquant.planner.layer_study import LayerStudy
+from autoquant.planner.measurement import Estimate, Trial
 from autoquant.planner.parameters import (
     neighbours,
     number_of_candidates,
@@ -28,7 +29,12 @@ from autoquant.planner.parameters import (
 from autoquant.planner.progress import OnProgress, Progress, silent
 from autoquant.planner.pruning import Bound, Pruning
 from autoquant.planner.selection import excess, is_feasible, rank
+from autoquant.planner.sensitivity import Sensitivity, extended_space
+from autoquant.search_spaces.scheme import Choice
 from autoquant.search_spaces.space import SearchSpace
+
+# After so many trials that were no better, the groups of layers of the best one are looked into.
+_STALE_TRIALS = 3
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,7 @@ class SearchResult:
     interrupted: bool
     converged: bool = False
     pruned: tuple[Trial, ...] = ()
+    sensitivity: tuple[Sensitivity, ...] = ()
 
 
 class Search:
@@ -87,7 +94,9 @@ class Search:
         runtime: Runtime,
         on_progress: OnProgress = silent,
         bound: Bound | None = None,
+        layers: LayerStudy | None = None,
     ) -> None:
+        self._layers = layers
         self._evaluator = evaluator
         self._space = space
         self._budget = budget
@@ -113,7 +122,10 @@ class Search:
         try:
             while not self._is_over():
                 self._promising = self._decomposition.propose(self._seen)
-                if self._decomposition.is_out_of_promises:
+                out_of_promises = self._decomposition.is_out_of_promises
+                if (out_of_promises or self._is_stale()) and self._look_inside():
+                    continue
+                if out_of_promises:
                     converged = True
                     break
                 if self._promising is not None:
@@ -128,6 +140,7 @@ class Search:
             interrupted=interrupted,
             converged=converged,
             pruned=tuple(self._pruning.trials.values()),
+            sensitivity=() if self._layers is None else tuple(self._layers.sensitivities),
         )
 
     @property
@@ -135,12 +148,43 @@ class Search:
         return self._finished | self._pruning.trials
 
     def _is_over(self) -> bool:
+        exhausted = self._asked_in_vain >= _MOST_ASKED_IN_VAIN
+        return self._trials_left() <= 0 or exhausted or self._is_late()
+
+    def _trials_left(self) -> int:
+        return self._most_trials() - len(self._finished)
+
+    def _is_late(self) -> bool:
         limit = self._settings.time_limit_s
-        return (
-            len(self._finished) >= self._most_trials()
-            or self._asked_in_vain >= _MOST_ASKED_IN_VAIN
-            or (limit is not None and time.monotonic() - self._started >= limit)
+        return limit is not None and time.monotonic() - self._started >= limit
+
+    def _is_stale(self) -> bool:
+        """Whether the best candidate has not been beaten for a while."""
+        best = self._best() if self._finished else None
+        return best is not None and len(self._finished) - 1 - best.number >= _STALE_TRIALS
+
+    def _look_inside(self) -> bool:
+        """Measure groups of layers in the best candidate; whether there is more to try now."""
+        best = self._best()
+        if self._layers is None or best is None or best.measured is None:
+            return False
+        decomposition = self._decomposition
+        found = self._layers.look(
+            best.candidate,
+            best.measured.loss,
+            decomposition.loss_alone,
+            self._trials_left(),
+            self._is_late,
         )
+        estimates: list[Estimate] = []
+        for sensitivity in found:
+            whole = Choice(scheme=sensitivity.scheme)
+            loss = decomposition.loss_alone(sensitivity.component, whole)
+            estimates += sensitivity.estimates(loss)
+            self._space = extended_space(self._space, sensitivity)
+        decomposition.extend(self._space, estimates)
+        self._size = number_of_candidates(self._space)
+        return bool(found)
 
     def _most_trials(self) -> int:
         possible = self._size - len(self._pruning.trials)
@@ -264,11 +308,13 @@ def search(
     runtime: Runtime | None = None,
     on_progress: OnProgress = silent,
     bound: Bound | None = None,
+    layers: LayerStudy | None = None,
 ) -> SearchResult:
     """Search ``space`` for candidates of least loss that keep ``budget``.
 
     The same seed and the same measurements give the same trials in the same order. A candidate
-    whose ``bound`` misses the memory budget is not measured; without one, everything is.
+    whose ``bound`` misses the memory budget is not measured; without one, everything is. With
+    ``layers``, the space is extended by the groups of layers that measuring says to keep.
     """
     return Search(
         evaluator,
@@ -278,4 +324,5 @@ def search(
         runtime or Runtime(),
         on_progress,
         bound,
+        layers,
     ).run()

@@ -65,6 +65,7 @@ def make_plan(
         ),
         pareto=tuple(_pareto_point(trial, chosen, budget) for trial in selection.pareto),
         search=_summary(prepared, budget, settings, result, selection),
+        sensitivity=result.sensitivity,
         device=prepared.device,
         versions=prepared.versions,
     )

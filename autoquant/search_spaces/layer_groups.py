@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
+from autoquant.search_spaces.backends import backend
 from autoquant.search_spaces.exclusions import covers
 from autoquant.search_spaces.linears import linears, plain_linears
+from autoquant.search_spaces.scheme import NONE, Scheme
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,6 +39,7 @@ class LayerGroup(BaseModel):
         name: Like ``attention, early blocks``.
         layers: Exact paths of its linear layers, in module order.
         weights: How many weights they hold.
+        schemes: Those under which at least one of the layers can be quantized.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,6 +47,7 @@ class LayerGroup(BaseModel):
     name: str
     layers: tuple[str, ...]
     weights: int
+    schemes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -71,7 +75,9 @@ def watch_calls(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Calls]]:
         yield calls
 
 
-def layer_groups(module: nn.Module, calls: Calls) -> tuple[LayerGroup, ...]:
+def layer_groups(
+    module: nn.Module, calls: Calls, schemes: Iterable[str] = ()
+) -> tuple[LayerGroup, ...]:
     """Divide the quantizable layers of ``module`` into at most ten groups.
 
     A block is a child of an outermost ``nn.ModuleList``. Inside the blocks, layers fed one vector
@@ -82,6 +88,7 @@ def layer_groups(module: nn.Module, calls: Calls) -> tuple[LayerGroup, ...]:
     Args:
         module: Not quantized yet.
         calls: What ``watch_calls`` saw of it.
+        schemes: Those that may be tried on it; ``none`` is passed over.
     """
     blocks = _blocks(module)
     first_call = {path: place for place, path in enumerate(calls.order)}
@@ -102,9 +109,13 @@ def layer_groups(module: nn.Module, calls: Calls) -> tuple[LayerGroup, ...]:
             name = MODULATION if path in calls.per_image else FINAL
         members.setdefault(name, []).append(path)
     weights = {path: layer.weight.numel() for path, layer in linears(module).items()}
+    eligible = {scheme: _eligible(module, scheme) for scheme in schemes if scheme != NONE}
     return tuple(
         LayerGroup(
-            name=name, layers=tuple(members[name]), weights=sum(weights[p] for p in members[name])
+            name=name,
+            layers=tuple(members[name]),
+            weights=sum(weights[path] for path in members[name]),
+            schemes=tuple(s for s, paths in eligible.items() if paths & set(members[name])),
         )
         for name in sorted(members, key=_reading_order)
     )
@@ -124,6 +135,11 @@ def smallest_exclusions(layers: Iterable[str], every_layer: Sequence[str]) -> tu
             next(root for root in ancestors if not any(covers(root, p) for p in kept_apart))
         )
     return tuple(sorted(found))
+
+
+def _eligible(module: nn.Module, scheme: str) -> set[str]:
+    owner = Scheme.parse(scheme)
+    return set(backend(owner.backend).quantizable_layers(module, owner.precision))
 
 
 def _recorder(calls: Calls, path: str) -> Any:

@@ -43,6 +43,7 @@ class ComponentSpace(BaseModel):
         fuse_qkv: ``(False,)``, or ``(False, True)`` where the model can fuse.
         same_as: For a scheme under which some sets quantize the same layers as smaller ones, the
             position of the smallest equal set for each of ``exclusions``.
+        measured_sets: How many of ``exclusions``, the last ones, came out of a measurement.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,6 +52,7 @@ class ComponentSpace(BaseModel):
     exclusions: tuple[tuple[str, ...], ...] = ((),)
     fuse_qkv: tuple[bool, ...] = (False,)
     same_as: dict[str, tuple[int, ...]] = {}
+    measured_sets: int = 0
 
     def smallest_equal(self, scheme: str, position: int) -> tuple[str, ...]:
         """The smallest set that quantizes what the one at ``position`` does under ``scheme``."""
@@ -62,10 +64,29 @@ class ComponentSpace(BaseModel):
             return Choice()
         return Choice(scheme=scheme, exclusions=self.exclusions[0])
 
-    def distinct_exclusions(self, scheme: str) -> tuple[tuple[str, ...], ...]:
-        """The sets that quantize different layers under ``scheme``."""
-        positions = range(len(self.exclusions))
+    def distinct_exclusions(
+        self, scheme: str, *, measured: bool = True
+    ) -> tuple[tuple[str, ...], ...]:
+        """The sets that quantize different layers under ``scheme``, ``measured`` ones or not."""
+        positions = range(len(self.exclusions) - (0 if measured else self.measured_sets))
         return tuple(dict.fromkeys(self.smallest_equal(scheme, place) for place in positions))
+
+    def with_measured_sets(self, scheme: str, sets: Sequence[tuple[str, ...]]) -> ComponentSpace:
+        """The same with further ``sets``, which only ``scheme`` tries."""
+        before = len(self.exclusions)
+        new = [paths for paths in sets if paths not in self.exclusions]
+        same_as = {}
+        for name in self.schemes:
+            known = self.same_as.get(name, tuple(range(before)))
+            added = range(before, before + len(new)) if name == scheme else (0,) * len(new)
+            same_as[name] = (*known, *added)
+        return self.model_copy(
+            update={
+                "exclusions": (*self.exclusions, *new),
+                "same_as": same_as,
+                "measured_sets": self.measured_sets + len(new),
+            }
+        )
 
 
 class Struck(BaseModel):

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import pytest
+
+from autoquant.planner.sensitivity import (
+    GroupLoss,
+    Sensitivity,
+    extended_space,
+    most_harmful_first,
+)
+from autoquant.search_spaces.scheme import Choice
+from autoquant.search_spaces.space import ComponentSpace, SearchSpace
+
+ATTENTION = GroupLoss(
+    group="attention", layers=("b.0.q", "b.1.q"), weights=20, saved_gb=2.0, loss=0.03
+)
+FEED_FORWARD = GroupLoss(
+    group="feed-forward", layers=("b.0.ff", "b.1.ff"), weights=40, saved_gb=4.0, loss=0.04
+)
+FINAL = GroupLoss(
+    group="final projection", layers=("proj_out",), weights=1, saved_gb=0.1, loss=0.01
+)
+BROKEN = GroupLoss(group="embedders", layers=("embed",), weights=1, failure="is not finite")
+
+
+def sensitivity(*groups: GroupLoss) -> Sensitivity:
+    return Sensitivity(
+        component="transformer",
+        scheme="fake:int4",
+        prompts=4,
+        steps=8,
+        metric="flip",
+        component_gb=10.0,
+        groups=most_harmful_first(groups),
+    )
+
+
+def test_what_harms_most_a_byte_is_kept_first_and_what_breaks_before_it() -> None:
+    found = sensitivity(ATTENTION, FEED_FORWARD, FINAL, BROKEN)
+    assert [g.group for g in found.groups] == [
+        "embedders",
+        "final projection",
+        "attention",
+        "feed-forward",
+    ]
+
+
+def test_the_sets_are_nested_and_leave_something_to_quantize() -> None:
+    assert sensitivity(ATTENTION, FEED_FORWARD, FINAL).kept_sets() == (
+        ("proj_out",),
+        ("b.0.q", "b.1.q", "proj_out"),
+    )
+
+
+def test_estimates_are_scaled_to_the_component_measured_whole() -> None:
+    (estimate,) = sensitivity(ATTENTION, FEED_FORWARD).estimates(whole_loss=0.1)
+    assert estimate.choice == Choice(scheme="fake:int4", exclusions=("b.0.q", "b.1.q"))
+    # Losses .03 and .04 combine to .05, and the whole has .1.
+    assert estimate.loss == pytest.approx(0.08)
+    assert estimate.component_gb == pytest.approx(6.0)
+
+
+def test_groups_without_any_loss_promise_nothing() -> None:
+    harmless = FEED_FORWARD.model_copy(update={"loss": 0.0})
+    assert sensitivity(harmless, harmless).estimates(0.1) == ()
+
+
+def test_the_space_holds_the_sets_for_the_scheme_that_was_measured_alone() -> None:
+    space = SearchSpace(
+        components={
+            "transformer": ComponentSpace(
+                schemes=("none", "fake:int4", "fake:int8"), exclusions=((), ("embed",))
+            )
+        }
+    )
+    extended = extended_space(space, sensitivity(ATTENTION, FEED_FORWARD, FINAL))
+    component = extended.components["transformer"]
+    new = (("proj_out",), ("b.0.q", "b.1.q", "proj_out"))
+    assert component.exclusions == ((), ("embed",), *new)
+    assert component.distinct_exclusions("fake:int4") == ((), ("embed",), *new)
+    assert component.distinct_exclusions("fake:int4", measured=False) == ((), ("embed",))
+    assert component.distinct_exclusions("fake:int8") == ((), ("embed",))
+    assert extended_space(extended, sensitivity(ATTENTION, FEED_FORWARD, FINAL)) == extended
