@@ -29,7 +29,7 @@ _MOST_COMBINATIONS = 50_000
 # The search ends where the most promising candidate promises less than this share of the best loss,
 # and at the same loss less than this share of the seconds; or, while nothing fits, where fewer than
 # this many of all that are left are likely to.
-_LEAST_GAIN = 0.002
+_LEAST_GAIN = 0.001
 _LEAST_SPEEDUP = 0.05
 _LEAST_FITTING = 0.5
 # That nothing fits is believed no sooner.

@@ -46,12 +46,13 @@ _LOSS = Spread(
 # What an 8-bit choice does before anything is measured, and what one bit less does to that.
 _LOG_LOSS_OF_8_BITS = np.log(0.02)
 _LOG_LOSS_A_BIT = -0.35
-# Effects do not explain this much of a loss (its logarithm), of the activations, of the seconds.
+# Effects do not explain this much of a loss (its logarithm), of the activations.
 _LOSS_NOISE = 0.005
 # Correlation between the damages of two options: its standard deviation.
 _CORRELATION = 0.1
 _ACTIVATION_NOISE = 0.01
-_SECONDS_NOISE = 0.02
+# What repeating a call changes depends on what else the machine does.
+_SECONDS_NOISES = (0.01, 0.02, 0.05, 0.1, 0.2)
 # A loss below this is none.
 _NO_LOSS = 1e-6
 # Of the reference's peak; where less was counted, it was counted beside something else.
@@ -60,8 +61,6 @@ _LEAST_ACTIVATIONS = 0.01
 _ESTIMATE_NOISE = 0.3
 # Group and sequential offload hold about this share of the largest component at a time.
 _SHARE_OF_LARGEST = 0.1
-_INTERQUARTILE = 1.35
-"""Standard deviations between the quartiles of a normal distribution."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +140,7 @@ class Predictor:
         held, _ = self._held_at(np.zeros((1, len(axes)), dtype=np.int64))
         self._base_gb = max(reference.peak_gb - held[0], _LEAST_ACTIVATIONS * reference.peak_gb)
         self._activations = self._fit_activations()
-        self._seconds = self._fit_seconds()
+        self._seconds_noise, self._seconds = self._fit_seconds()
         self._load_peak = self._fit_load_peak()
         self.power, self._loss = self._fit_loss()
         self._off = _spreads_off(trials, self._floor)
@@ -165,7 +164,7 @@ class Predictor:
             peak_gb=held + base * (1 + active),
             peak_gb_sd=peak_sd * self._off["peak"],
             latency_s=latency * np.maximum(0.0, 1 + seconds),
-            latency_s_sd=latency * np.hypot(seconds_sd, _SECONDS_NOISE) * self._off["latency"],
+            latency_s_sd=latency * np.hypot(seconds_sd, self._seconds_noise) * self._off["latency"],
             load_peak_gb=reference.load_peak_gb * (1 + loading),
             load_peak_gb_sd=reference.load_peak_gb * np.hypot(loading_sd, _ACTIVATION_NOISE),
         )
@@ -241,20 +240,16 @@ class Predictor:
         ]
         return self._fit(_ACTIVATIONS, shares, np.full(len(shares), _ACTIVATION_NOISE))
 
-    def _fit_seconds(self) -> Effects:
+    def _fit_seconds(self) -> tuple[float, Effects]:
+        """The likeliest noise, and the effects under it."""
         base = self._reference.latency_s.median
         shares = [measured.latency_s.median / base - 1 for measured in self._measured]
-        noise = [
-            np.hypot(
-                _SECONDS_NOISE,
-                (m.latency_s.high - m.latency_s.low)
-                / _INTERQUARTILE
-                / base
-                / np.sqrt(m.latency_s.runs),
-            )
-            for m in self._measured
-        ]
-        return self._fit(_SECONDS, shares, np.array(noise))
+        fits = {
+            noise: self._fit(_SECONDS, shares, np.full(len(shares), noise))
+            for noise in _SECONDS_NOISES
+        }
+        noise = max(fits, key=lambda it: fits[it].log_evidence)
+        return noise, fits[noise]
 
     def _fit_load_peak(self) -> Effects:
         base = self._reference.load_peak_gb
