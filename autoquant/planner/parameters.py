@@ -97,6 +97,16 @@ def uniform_candidates(space: SearchSpace, runtime: Runtime) -> Iterator[Candida
         )
 
 
+def usual_candidates(space: SearchSpace, runtime: Runtime) -> Iterator[Candidate]:
+    """What a person would try: a scheme of each width everywhere, and on one component alone."""
+    yield from uniform_candidates(space, runtime)
+    reference = unquantized(space, runtime)
+    for name, component in space.components.items():
+        for scheme in one_a_width(s for s in component.schemes if s != NONE):
+            changed = {**reference.components, name: component.plainest(scheme)}
+            yield reference.model_copy(update={"components": changed})
+
+
 def number_of_candidates(space: SearchSpace) -> int:
     """How many different candidates the space holds that the compatibility table allows."""
     return sum(

@@ -23,8 +23,8 @@ from autoquant.planner.parameters import (
     parameters_of,
     refusal,
     suggest,
-    uniform_candidates,
     unquantized,
+    usual_candidates,
 )
 from autoquant.planner.progress import OnProgress, Progress, silent
 from autoquant.planner.pruning import Bound, Pruning
@@ -217,8 +217,8 @@ class Search:
         self._study.enqueue_trial(dict(parameters_of(candidate, self._space)), skip_if_exists=True)
 
     def _enqueue_usual_that_cannot_fit(self) -> None:
-        """One scheme everywhere is what a person would try first: say why it is not tried."""
-        for candidate in uniform_candidates(self._space, self._runtime):
+        """A person would ask why these are not tried."""
+        for candidate in usual_candidates(self._space, self._runtime):
             if not self._pruning.may_fit(candidate, self._finished):
                 self._enqueue(candidate)
 
