@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autoquant.planner.acquisition import (
     expected_improvement,
@@ -34,6 +35,8 @@ _LEAST_SPEEDUP = 0.05
 _LEAST_FITTING = 0.5
 # That nothing fits is believed no sooner.
 _FEWEST = 6
+# So many candidates in a row may be ruled out before one is proposed all the same.
+_MOST_LOOKED_AT = 500
 # Losses lie between nothing and about this: what anything that fits is worth while nothing does.
 _WORST_LOSS = 1.0
 
@@ -79,8 +82,12 @@ class Decomposition:
             return 0.0
         return self._predictor.forecast(np.array([at])).at(0).loss
 
-    def propose(self, finished: Mapping[str, Trial]) -> Candidate | None:
-        """The next candidate, or ``None`` if nothing better can be predicted."""
+    def propose(
+        self,
+        finished: Mapping[str, Trial],
+        may_fit: Callable[[Candidate], bool] = lambda _: True,
+    ) -> Candidate | None:
+        """The next candidate that ``may_fit``, or ``None`` if nothing better can be predicted."""
         self.prediction = None
         reference = finished.get(self._unquantized.key)
         if reference is None:
@@ -93,7 +100,13 @@ class Decomposition:
         rows = self._unmeasured(predictor, trials)
         forecast = predictor.forecast(rows)
         chance = probability_feasible(forecast, self._budget) * self._chance_to_run(rows, trials)
-        row = self._most_promising(forecast, chance, trials)
+        row: int | None = None
+        possible = np.ones(len(rows), dtype=bool)
+        for _ in range(_MOST_LOOKED_AT):
+            row = self._most_promising(forecast, chance * possible, possible, trials)
+            if row is None or may_fit(candidate_at(rows[row], self._axes)):
+                break
+            possible[row] = False
         self.is_out_of_promises = row is None
         if row is None:
             return None
@@ -101,10 +114,14 @@ class Decomposition:
         return candidate_at(rows[row], self._axes)
 
     def _most_promising(
-        self, forecast: Forecast, chance: Floats, trials: Sequence[Trial]
+        self,
+        forecast: Forecast,
+        chance: Floats,
+        possible: NDArray[np.bool_],
+        trials: Sequence[Trial],
     ) -> int | None:
         """The row to measure next, or ``None`` if none is worth it."""
-        if len(chance) == 0:
+        if not possible.any():
             return None
         best = self._best(trials)
         loss = _WORST_LOSS if best is None else best.loss
@@ -114,8 +131,9 @@ class Decomposition:
             if chance.sum() >= _LEAST_FITTING:
                 return int(gain.argmax())
             # What comes nearest says what would be enough, and whether predictions can be trusted.
-            nearest = int(forecast.missed_share(self._budget).argmin())
-            return nearest if len(trials) < _FEWEST else None
+            missed = np.where(possible, forecast.missed_share(self._budget), np.inf)
+            believed = sum(trial.bound_gb is None for trial in trials) >= _FEWEST
+            return None if believed else int(missed.argmin())
         if gain.max() > _LEAST_GAIN * most:
             return int(gain.argmax())
         speedup = expected_speedup(forecast, best.latency_s.median, best.loss) * chance

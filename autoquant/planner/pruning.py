@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from autoquant.planner.budget import Budget
 from autoquant.planner.candidate import Candidate
 from autoquant.planner.measurement import Trial
 
-Bound = Callable[[Candidate, Iterable[Trial]], float | None]
+Bound = Callable[[Candidate, Collection[Trial]], float | None]
 """From a candidate and the trials so far to a peak in GiB that it will not go below, if known."""
 
 

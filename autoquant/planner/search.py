@@ -121,7 +121,7 @@ class Search:
         interrupted = converged = False
         try:
             while not self._is_over():
-                self._promising = self._decomposition.propose(self._seen)
+                self._promising = self._decomposition.propose(self._seen, self._may_fit)
                 out_of_promises = self._decomposition.is_out_of_promises
                 if (out_of_promises or self._is_stale()) and self._look_inside():
                     continue
@@ -209,18 +209,22 @@ class Search:
         self._asked_in_vain = 0
         self._pruning.reconsider(self._finished)
         if len(self._finished) == 1:
-            self._enqueue_usual_that_cannot_fit()
+            self._rule_out_usual()
         self._report(trial)
         return True
+
+    def _may_fit(self, candidate: Candidate) -> bool:
+        return self._pruning.may_fit(candidate, self._finished)
 
     def _enqueue(self, candidate: Candidate) -> None:
         self._study.enqueue_trial(dict(parameters_of(candidate, self._space)), skip_if_exists=True)
 
-    def _enqueue_usual_that_cannot_fit(self) -> None:
-        """A person would ask why these are not tried."""
+    def _rule_out_usual(self) -> None:
+        """What a person would try but cannot fit: they would ask why it was not."""
         for candidate in usual_candidates(self._space, self._runtime):
-            if not self._pruning.may_fit(candidate, self._finished):
+            if not self._may_fit(candidate):
                 self._enqueue(candidate)
+                self._try_one()
 
     def _enqueue_something_new(self) -> None:
         """The sampler proposes the same again: look around the trials so far, the best first."""
@@ -228,8 +232,7 @@ class Search:
             unseen = [
                 candidate
                 for candidate in neighbours(trial.candidate, self._space)
-                if candidate.key not in self._seen
-                and self._pruning.may_fit(candidate, self._finished)
+                if candidate.key not in self._seen and self._may_fit(candidate)
             ]
             if unseen:
                 self._enqueue(self._random.choice(unseen))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -43,23 +43,30 @@ class PeakBound:
         self._shapes = shapes
         self._workload = workload
         self._known: dict[str, float | None] = {}
+        self._corrections: dict[tuple[Runtime, int], float] = {}
 
-    def __call__(self, candidate: Candidate, trials: Iterable[Trial]) -> float | None:
+    def __call__(self, candidate: Candidate, trials: Collection[Trial]) -> float | None:
         """A peak in GiB that ``candidate`` will not go below; ``None`` if nothing can be said.
 
-        Only measurements under the same runtime say something of this one.
+        Args:
+            candidate: Of this pipeline.
+            trials: All so far; only those under the same runtime say something of this one.
         """
         own = self._uncorrected(candidate)
-        if own is None:
-            return None
-        measured = [
-            (bound_gb, trial.measured.peak_gb)
-            for trial in trials
-            if trial.measured is not None
-            and trial.candidate.runtime == candidate.runtime
-            and (bound_gb := self._uncorrected(trial.candidate)) is not None
-        ]
-        return corrected_bound_gb(own, measured)
+        return None if own is None else own + self._correction(candidate.runtime, trials)
+
+    def _correction(self, runtime: Runtime, trials: Collection[Trial]) -> float:
+        key = (runtime, len(trials))  # a search only ever adds trials
+        if key not in self._corrections:
+            measured = [
+                (bound_gb, trial.measured.peak_gb)
+                for trial in trials
+                if trial.measured is not None
+                and trial.candidate.runtime == runtime
+                and (bound_gb := self._uncorrected(trial.candidate)) is not None
+            ]
+            self._corrections[key] = corrected_bound_gb(0.0, measured)
+        return self._corrections[key]
 
     def _uncorrected(self, candidate: Candidate) -> float | None:
         if candidate.key not in self._known:
