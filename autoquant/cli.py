@@ -17,6 +17,7 @@ from autoquant.commands.quantize import quantize
 from autoquant.commands.report import report
 from autoquant.commands.run import run
 from autoquant.commands.suggest import suggest
+from autoquant.commands.worker import worker
 from autoquant.errors import (
     InfeasibleBudget,
     InputError,
@@ -63,6 +64,7 @@ app.command()(quantize)
 app.command()(run)
 app.command()(report)
 app.command()(doctor)
+app.command()(worker)
 
 
 def main() -> NoReturn:
@@ -85,7 +87,7 @@ def _status(arguments: list[str]) -> int:
     except InfeasibleBudget as error:
         return _fail(str(error), ExitStatus.INFEASIBLE)
     except SearchInterrupted as error:
-        return _fail(f"{error} Nothing was written.", ExitStatus.INTERRUPTED)
+        return _fail(str(error), ExitStatus.INTERRUPTED)
     except WorkerFailed as error:
         return _fail(str(error), ExitStatus.FAULT)
     if status == _SIGINT_STATUS:

@@ -6,11 +6,16 @@ AutoquantError
 │   ├── BackendUnavailable    a backend is not installed or not able on this device
 │   ├── MetricUnavailable     a metric is unknown or its weights cannot be had
 │   ├── SpaceFileError        a space file that does not fit; a line for each fault
+│   ├── StudyDiffers          a study directory of another model, workload, device or version
+│   ├── StudyInUse            a study directory in which another run is measuring
 │   └── PlanFormatError       a plan.json that cannot be trusted
 ├── InfeasibleBudget      nothing measured fits the budget                           (exit 3)
 ├── SearchInterrupted     Ctrl-C came before anything fitted the budget              (exit 4)
 ├── WorkerFailed          the process that measures died or hung                     (exit 1)
+│   └── WorkerKilled          it was killed from outside, which is no fault of a candidate
+├── MeasuredElsewhere     another process is measuring the candidate; nothing went wrong
 └── CandidateFailed       one candidate could not be measured: a recorded failure
+    ├── OutOfMemory           it needs more memory than there is; proves a bound
     ├── QuantizationMismatch  what was quantized is not what was asked for
     └── DegenerateImage       an image is not finite, constant or black
 """
@@ -51,6 +56,14 @@ class SpaceFileError(InputError):
     """A user's space file that is wrong, or does not fit the pipeline: one line for each fault."""
 
 
+class StudyDiffers(InputError):
+    """A study directory that was made of something else; the message names the differences."""
+
+
+class StudyInUse(InputError):
+    """A study directory in which another run is measuring."""
+
+
 class InfeasibleBudget(AutoquantError):
     """Nothing that was measured satisfies the budget."""
 
@@ -63,8 +76,28 @@ class WorkerFailed(AutoquantError):
     """The process that measures died, or did not answer in time."""
 
 
+class WorkerKilled(WorkerFailed):
+    """The process that measures was killed by another one."""
+
+
 class CandidateFailed(AutoquantError):
-    """One candidate could not be measured; the study records the reason and goes on."""
+    """One candidate could not be measured; the study records the reason and goes on.
+
+    Attributes:
+        bound_gb: Memory in GiB that was not enough, where that is the reason.
+    """
+
+    def __init__(self, reason: str, bound_gb: float | None = None) -> None:
+        super().__init__(reason)
+        self.bound_gb = bound_gb
+
+
+class MeasuredElsewhere(AutoquantError):
+    """Another process is measuring the candidate."""
+
+
+class OutOfMemory(CandidateFailed):
+    """A candidate that needs more memory than there is."""
 
 
 class QuantizationMismatch(CandidateFailed):

@@ -100,7 +100,8 @@ def test_nothing_that_fits_is_exit_status_3_without_a_plan(tmp_path: Path) -> No
     assert done.returncode == 3, done.stderr
     assert "the smallest found needs" in done.stderr
     assert "Traceback" not in done.stderr
-    assert not (tmp_path / "plan").exists()
+    assert "What was measured is kept in plan/study" in done.stderr
+    assert [path.name for path in (tmp_path / "plan").iterdir()] == ["study"]
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("suggest", "--help"), ("--version",)])
@@ -138,3 +139,31 @@ def test_an_interrupt_leaves_the_best_plan_so_far_and_exit_status_4(tmp_path: Pa
     assert process.returncode == 4, errors
     assert "Interrupted: the best of the" in output
     assert Plan.load_json(tmp_path / "plan" / "plan.json").search.interrupted
+
+
+def test_a_killed_search_goes_on_where_it_stood(tmp_path: Path) -> None:
+    arguments = ("suggest", "demo", "--vram", "1", *SHORT, "--no-cache")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "autoquant", *arguments],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("[2/3]"):
+            process.kill()
+            break
+    process.communicate()
+    study = tmp_path / "autoquant-out" / "demo-1gb" / "study"
+    before = {path.name: path.stat().st_mtime_ns for path in (study / "trials").iterdir()}
+    assert len(before) >= 2
+    done = autoquant(*arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Written to autoquant-out/demo-1gb:" in done.stdout
+    after = {path.name: path.stat().st_mtime_ns for path in (study / "trials").iterdir()}
+    assert len(after) == 3
+    assert before.items() <= after.items()
+    other = autoquant(*arguments, "--out", str(study.parent), "--steps", "2", cwd=tmp_path)
+    assert other.returncode == 2
+    assert "holds another study: workload steps: 1 then, 2 now" in other.stderr

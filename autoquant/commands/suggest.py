@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from autoquant.commands.exit_status import ExitStatus
+from autoquant.errors import StudyDiffers, StudyInUse
 
 if TYPE_CHECKING:
+    from autoquant.planner.joining import Sharing
     from autoquant.planner.plan import Plan
 
 
@@ -90,6 +93,19 @@ def suggest(
         typer.Option(metavar="DIR", help="Where to write (default: a new one in autoquant-out)."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what DIR holds.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Forget what an interrupted search in DIR measured.")
+    ] = False,
+    cache: Annotated[
+        bool, typer.Option(help="Use and keep measurements in the cache ($AUTOQUANT_CACHE).")
+    ] = True,
+    storage: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Optuna storage in which `autoquant worker` can join."),
+    ] = None,
+    study: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Its name there (default: that of DIR).")
+    ] = None,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Let a pipeline bring code of its own.")
     ] = False,
@@ -97,9 +113,10 @@ def suggest(
 ) -> None:
     """Search for the best plan within a budget, measure it, and write it out."""
     from autoquant.planner.budget import Budget
-    from autoquant.planner.output import OutputDirectory, default_directory
+    from autoquant.planner.output import ResumableOutput, default_directories
     from autoquant.planner.search import SearchSettings
     from autoquant.planner.source import find_source
+    from autoquant.planner.study_directory import STUDY
     from autoquant.planner.workload import WorkloadRequest, read_prompts
     from autoquant.search_spaces.levers import asked_levers
     from autoquant.search_spaces.space_file import read_space_file
@@ -124,11 +141,11 @@ def suggest(
         guidance_scale=guidance,
         batch_size=batch,
     )
-    directory = out or default_directory(model, vram)
-    with OutputDirectory(directory, overwrite=overwrite):
-        pass
-    plan = _plan(
+    if out is not None:
+        ResumableOutput(out, STUDY, overwrite=overwrite)
+    plan, directory = _plan(
         model,
+        [out] if out is not None else default_directories(model, vram),
         vram_gb=vram,
         latency_s=latency,
         workload=workload,
@@ -143,8 +160,11 @@ def suggest(
         compute_dtype=dtype,
         load_peak_gb=load_peak,
         max_loss=max_loss,
-        out=directory,
         overwrite=overwrite,
+        fresh=fresh,
+        cache=cache,
+        storage=storage,
+        study=study,
         revision=revision,
         variant=variant,
         trust_remote_code=trust_remote_code,
@@ -156,7 +176,14 @@ def suggest(
         raise typer.Exit(ExitStatus.INTERRUPTED)
 
 
-def _plan(model: str, **options: Any) -> Plan:
+def _plan(
+    model: str,
+    directories: Iterable[Path],
+    storage: str | None,
+    study: str | None,
+    **options: Any,
+) -> tuple[Plan, Path]:
+    """Plan into the first of ``directories`` that is free, or holds this search unfinished."""
     from rich.console import Console
 
     from autoquant.console.progress import ProgressDisplay
@@ -165,9 +192,33 @@ def _plan(model: str, **options: Any) -> Plan:
     quiet_libraries()
     from autoquant.planner.api import autoquant
 
-    with ProgressDisplay(Console(stderr=True)) as display:
-        plan: Plan = autoquant(model, on_progress=display, **options)
-    return plan
+    refused: StudyDiffers | StudyInUse | None = None
+    for directory in directories:
+        try:
+            with ProgressDisplay(Console(stderr=True)) as display:
+                plan: Plan = autoquant(
+                    model,
+                    out=directory,
+                    sharing=_sharing(storage, study or directory.name),
+                    on_progress=display,
+                    **options,
+                )
+            return plan, directory
+        except (StudyDiffers, StudyInUse) as error:
+            refused = error
+    assert refused is not None
+    raise refused
+
+
+def _sharing(storage: str | None, study: str) -> Sharing | None:
+    if storage is None:
+        return None
+    from autoquant.planner.joining import Sharing
+    from autoquant.planner.optuna_storage import without_password
+
+    joining = f"autoquant worker --storage {without_password(storage)} --study {study}"
+    typer.echo(f"Others join with: {joining}", err=True)
+    return Sharing(storage, study)
 
 
 def _show(plan: Plan, directory: Path, *, as_json: bool) -> None:

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +38,15 @@ _DISTRIBUTIONS = (
     "nvidia-modelopt",
     "auto-round",
     "sdnq",
+)
+
+# Environment variables that change which device is used, or how fast a CPU is.
+_DECIDING_VARIABLES = (
+    "CUDA_VISIBLE_DEVICES",
+    "HIP_VISIBLE_DEVICES",
+    "ZE_AFFINITY_MASK",
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
 )
 
 _logger = logging.getLogger(__name__)
@@ -114,6 +126,42 @@ def fingerprint(device: torch.device) -> DeviceFingerprint:
     )
 
 
+def hardware() -> dict[str, str]:
+    """What this machine computes with, told without torch and without starting an accelerator.
+
+    Equal hardware gives equal fingerprints; the number of usable cores and threads is part of it,
+    because it changes every latency on a CPU.
+    """
+    found = {
+        "processor": _processor_name(),
+        "memory_gb": str(_gib(_machine_bytes())),
+        "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0),
+        **{name: os.environ[name] for name in _DECIDING_VARIABLES if name in os.environ},
+        **_nvidia_cards(),
+    }
+    # Cards of other makers: the kernel's own names for them.
+    for entry in sorted(Path("/sys/class/drm").glob("card*/device/device")):
+        found[entry.parts[-3]] = entry.read_text(encoding="utf-8").strip()
+    return found
+
+
+def _nvidia_cards() -> dict[str, str]:
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        cards = {"driver": str(pynvml.nvmlSystemGetDriverVersion())}
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+            total = int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)
+            cards[f"nvidia{index}"] = f"{pynvml.nvmlDeviceGetName(handle)}, {_gib(total)} GB"
+        pynvml.nvmlShutdown()
+    except pynvml.NVMLError as error:
+        _logger.debug("NVML tells of no card: %s", error)
+        return {}
+    return cards
+
+
 def compute_capability(device: torch.device) -> tuple[int, int] | None:
     """CUDA compute capability, like (8, 9) for Ada; None for what is no NVIDIA card."""
     if not _is_nvidia(device):
@@ -170,6 +218,59 @@ def peak_allocated_bytes(device: torch.device) -> int:
     import torch
 
     return torch.accelerator.max_memory_allocated(device)
+
+
+def reserved_bytes(device: torch.device) -> int:
+    """Bytes that the allocator holds on ``device`` now, cache included; 0 on a CPU."""
+    if device.type == "cpu":
+        return 0
+    import torch
+
+    return torch.accelerator.memory_reserved(device)
+
+
+def allocated_bytes(device: torch.device) -> int:
+    """Bytes that live tensors take on an accelerator now."""
+    import torch
+
+    return torch.accelerator.memory_allocated(device)
+
+
+def capacity_bytes(device: torch.device) -> int:
+    """Bytes that this process may use on ``device``: what it holds and what is free."""
+    if device.type == "cpu":
+        import psutil  # type: ignore[import-untyped, unused-ignore]
+
+        return int(psutil.virtual_memory().available + psutil.Process().memory_info().rss)
+    import torch
+
+    free_bytes, _ = torch.accelerator.get_memory_info(device)
+    return free_bytes + reserved_bytes(device)
+
+
+@contextmanager
+def memory_limit(device: torch.device, limit_bytes: int | None) -> Iterator[bool]:
+    """Let the allocator refuse to hold more than ``limit_bytes`` on ``device`` inside.
+
+    Yields whether the limit is enforced: a CPU's allocator takes none.
+    """
+    if device.type == "cpu" or limit_bytes is None:
+        yield False
+        return
+    import torch
+
+    module = torch.get_device_module(device)
+    set_fraction = getattr(module, "set_per_process_memory_fraction", None)
+    if set_fraction is None:
+        yield False
+        return
+    _, total_bytes = torch.accelerator.get_memory_info(device)
+    release_memory(device)
+    set_fraction(min(1.0, limit_bytes / total_bytes), device)
+    try:
+        yield True
+    finally:
+        set_fraction(1.0, device)
 
 
 def nvml_used_bytes(device: torch.device) -> int | None:

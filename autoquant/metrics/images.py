@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import TypeAlias
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from autoquant.errors import DegenerateImage, InputError
+from autoquant.files import write_bytes
 
 Images: TypeAlias = NDArray[np.float32]
 
@@ -75,13 +77,15 @@ def save_png(images: Images, directory: Path) -> list[Path]:
     """Write ``0000.png``, ``0001.png``, … into ``directory``, making it where needed.
 
     Each file appears whole or not at all. ``load_png`` of them equals ``displayed(images)``.
+
+    Raises:
+        InputError: A file cannot be written.
     """
-    directory.mkdir(parents=True, exist_ok=True)
     paths = [directory / f"{index:04d}.png" for index in range(len(images))]
     for path, pixels in zip(paths, to_bytes(images), strict=True):
-        unfinished = path.with_name(f".{path.name}.unfinished")
-        Image.fromarray(pixels).save(unfinished, format="PNG")
-        unfinished.replace(path)
+        content = BytesIO()
+        Image.fromarray(pixels).save(content, format="PNG")
+        write_bytes(path, content.getvalue())
     return paths
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
@@ -10,6 +11,7 @@ import torch
 
 from autoquant.metrics import device as devices
 from autoquant.metrics.tracked_tensors import TensorTracker
+from autoquant.storage import owned_tensors, storages
 
 
 class PeakReading:
@@ -66,6 +68,19 @@ class MemoryCounter(Protocol):
 def counter_for(device: torch.device) -> MemoryCounter:
     """The counter that stands for the budget on ``device``."""
     return TrackedTensors() if device.type == "cpu" else ReservedMemory(device)
+
+
+def held_bytes_on(device: torch.device) -> int:
+    """Bytes that live tensors take on ``device`` now.
+
+    On an accelerator its allocator tells; on a CPU every tensor that Python can reach is counted.
+    """
+    if device.type != "cpu":
+        return devices.allocated_bytes(device)
+    live = [found for found in gc.get_objects() if issubclass(type(found), torch.Tensor)]
+    owned = (inner for tensor in live for inner in owned_tensors(tensor))
+    on_cpu = (tensor for tensor in owned if tensor.device.type == "cpu")
+    return sum(storage.nbytes() for storage in storages(on_cpu))
 
 
 class TrackedTensors:

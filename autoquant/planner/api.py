@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,18 +13,28 @@ from autoquant.errors import InfeasibleBudget, SearchInterrupted
 from autoquant.metrics.fidelity import AUTO
 from autoquant.metrics.metric import DEFAULT_CLIP_MODEL
 from autoquant.planner.budget import Budget
+from autoquant.planner.cache import cached_measurements, known_hashes
 from autoquant.planner.delivery import Planned, deliver
-from autoquant.planner.evaluator import AnsweringEvaluator, Recorder
+from autoquant.planner.evaluator import Recorder
+from autoquant.planner.events import logged
 from autoquant.planner.footprint.searched import bound_for
+from autoquant.planner.identity import Identity, identify
+from autoquant.planner.joining import Sharing, share
 from autoquant.planner.layer_study import LayerStudy
-from autoquant.planner.output import OutputDirectory
+from autoquant.planner.measurement_store import MeasurementStore
+from autoquant.planner.measuring_process import WORKER
+from autoquant.planner.output import ResumableOutput, require_unfinished
 from autoquant.planner.parameters import unquantized
 from autoquant.planner.plan import Plan
-from autoquant.planner.process_evaluator import ProcessEvaluator
 from autoquant.planner.progress import OnProgress, Progress, silent
-from autoquant.planner.request import Preparation, Request, require_sensible
+from autoquant.planner.request import Request, require_sensible
 from autoquant.planner.search import SearchSettings, search
 from autoquant.planner.selection import choose
+from autoquant.planner.shared_evaluator import SharedEvaluator
+from autoquant.planner.shared_study import SharedStudy
+from autoquant.planner.starting import start_measuring
+from autoquant.planner.stored_evaluator import StoredEvaluator
+from autoquant.planner.study_directory import STUDY, StudyDirectory
 from autoquant.planner.verdict import make_plan
 from autoquant.planner.workload import WorkloadRequest
 from autoquant.search_spaces.levers import asked_levers
@@ -48,6 +59,9 @@ def autoquant(
     max_loss: float | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
+    fresh: bool = False,
+    cache: bool = True,
+    sharing: Sharing | None = None,
     revision: str | None = None,
     variant: str | None = None,
     trust_remote_code: bool = False,
@@ -76,7 +90,14 @@ def autoquant(
         load_peak_gb: Peak memory while loading, in GiB.
         max_loss: Largest loss, in units of the deciding metric.
         out: Directory for ``plan.json``, ``load_pipeline.py`` and the images, put in place whole.
+            Its folder ``study`` keeps every measurement from the first one on: after an
+            interruption the same call goes on from there.
         overwrite: Whether to replace what ``out`` holds.
+        fresh: Whether to forget what an interrupted search in ``out`` has measured.
+        cache: Whether to use and keep measurements in the user's cache directory
+            (``$AUTOQUANT_CACHE``), so that another budget needs no second measurement.
+        sharing: The Optuna storage in which other processes and machines can join
+            (``autoquant worker``).
         revision: Hub revision.
         variant: Weight variant, like ``fp16``.
         trust_remote_code: Whether a pipeline may bring code of its own.
@@ -87,6 +108,8 @@ def autoquant(
 
     Raises:
         InputError: An argument or the model is wrong.
+        StudyDiffers: ``out`` holds a study of another model, workload, metric, device or versions.
+        StudyInUse: Another run is measuring in ``out``.
         InfeasibleBudget: Nothing that was measured keeps the budget; the message names the nearest.
         SearchInterrupted: Ctrl-C came before anything fitted.
     """
@@ -108,14 +131,31 @@ def autoquant(
         levers=asked_levers(levers or {}),
     )
     with ExitStack() as stack:
+        require_sensible(request)
         output = None
-        if out is not None:
-            output = stack.enter_context(OutputDirectory(Path(out), overwrite=overwrite))
-        images = Path(stack.enter_context(TemporaryDirectory(prefix="autoquant-")))
-        planned = plan_pipeline(request, budget, settings, images, on_progress)
+        if out is None:
+            root = Path(stack.enter_context(TemporaryDirectory(prefix="autoquant-")))
+        else:
+            output = ResumableOutput(Path(out), STUDY, overwrite=overwrite)
+            root = output.path
+        identity = _identify(request, cache=cache)
+        study = stack.enter_context(
+            StudyDirectory(root / STUDY, identity, fresh=fresh, overwrite=overwrite)
+        )
+        if output is not None and not overwrite:
+            require_unfinished(output.path, budget)
+        store = None if identity is None or not cache else cached_measurements(identity)
+        try:
+            planned = plan_pipeline(request, budget, settings, study, store, on_progress, sharing)
+        except (InfeasibleBudget, SearchInterrupted) as error:
+            if output is None or study.is_empty:
+                raise
+            raise type(error)(
+                f"{error} What was measured is kept in {study.root}: the same command goes on."
+            ) from None
         if output is not None:
-            deliver(planned, output.partial)
-            output.commit()
+            output.put(partial(deliver, planned))
+            study.events("plan written", candidate=planned.plan.candidate.label)
     return planned.plan
 
 
@@ -123,21 +163,37 @@ def plan_pipeline(
     request: Request,
     budget: Budget,
     settings: SearchSettings,
-    image_root: Path,
+    study: StudyDirectory,
+    cache: MeasurementStore | None = None,
     on_progress: OnProgress = silent,
+    sharing: Sharing | None = None,
+    worker: str = WORKER,
 ) -> Planned:
     """``autoquant()`` with what is needed to hand the plan over.
 
-    The images of each candidate are written below ``image_root``.
+    What ``study`` or ``cache`` hold is not measured again; what is measured goes into both.
+    With ``sharing``, other processes measure for the same study. ``worker`` is the module that
+    measures in a process of its own.
     """
-    require_sensible(request)
     with ExitStack() as stack:
         on_progress(Progress("reference"))
         try:
-            prepared, evaluator = _open(request, image_root, stack)
+            evaluator = StoredEvaluator(
+                study.store,
+                partial(start_measuring, request, study, stack, budget.vram_gb, worker),
+                cache,
+                preparation_key=study.identity.key() if study.identity else "in memory",
+                vram_gb=budget.vram_gb,
+                on_event=study.events,
+            )
         except KeyboardInterrupt:
+            study.events("interrupted")
             raise SearchInterrupted("Interrupted before the reference was measured.") from None
-        recorder = Recorder(evaluator)
+        prepared = evaluator.preparation
+        shared: SharedStudy | None = None
+        if sharing is not None:
+            shared = share(sharing, study.identity, request, budget, settings, prepared)
+            prepared = shared.terms.preparation
         bound, prepared = bound_for(request.pipeline, prepared)
         layers = LayerStudy(
             evaluator,
@@ -146,42 +202,47 @@ def plan_pipeline(
             unquantized(prepared.space, prepared.runtime),
             prepared.reference.measured,
         )
+        recorder = Recorder(SharedEvaluator(shared, evaluator) if shared else evaluator)
         result = search(
             recorder,
             prepared.space,
             budget,
             settings,
             prepared.runtime,
-            on_progress,
+            logged(on_progress, study.events),
             bound,
             layers,
+            shared,
         )
-    try:
-        selection = choose(result.trials, budget, result.pruned)
-    except InfeasibleBudget as error:
         if result.interrupted:
-            raise SearchInterrupted(
-                f"Interrupted after {len(result.trials)} trials. {error}"
-            ) from None
-        raise
-    on_progress(Progress("done", len(result.trials), len(result.trials), best=selection.chosen))
-    chosen = selection.chosen.candidate
-    return Planned(
-        plan=make_plan(prepared, budget, settings, result, selection),
-        reference_images=image_root / unquantized(prepared.space, prepared.runtime).digest,
-        images=image_root / chosen.digest,
-        candidate_images=image_root,
-        components=recorder.answers[chosen.key].components,
-    )
+            study.events("interrupted")
+        try:
+            selection = choose(result.trials, budget, result.pruned)
+        except InfeasibleBudget as error:
+            if result.interrupted:
+                raise SearchInterrupted(
+                    f"Interrupted after {len(result.trials)} trials. {error}"
+                ) from None
+            raise
+        on_progress(Progress("done", len(result.trials), len(result.trials), best=selection.chosen))
+        chosen = selection.chosen.candidate
+        return Planned(
+            plan=make_plan(
+                prepared.model_copy(update={"notes": (*prepared.notes, *evaluator.notes)}),
+                budget,
+                settings,
+                result,
+                selection,
+            ),
+            reference_images=evaluator.images_of(unquantized(prepared.space, prepared.runtime)),
+            images=evaluator.images_of(chosen),
+            candidate_images=study.store.image_root,
+            components=recorder.answers[chosen.key].components,
+        )
 
 
-def _open(
-    request: Request, image_root: Path, stack: ExitStack
-) -> tuple[Preparation, AnsweringEvaluator]:
-    """A worker measures what can be named; an object in memory is measured where it is."""
-    if isinstance(request.pipeline, str):
-        evaluator = stack.enter_context(ProcessEvaluator(request, image_root))
-        return evaluator.preparation, evaluator
-    from autoquant.planner.preparation import prepare
-
-    return prepare(request, image_root)
+def _identify(request: Request, *, cache: bool) -> Identity | None:
+    known = known_hashes(use_cache=cache)
+    identity = identify(request, known)
+    known.save()
+    return identity

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from autoquant.errors import CandidateFailed, first_line
-from autoquant.metrics.device import release_memory
+from autoquant.metrics.device import memory_limit, release_memory
 from autoquant.metrics.fidelity import Metric, loss_of
 from autoquant.metrics.images import check_images, save_png
 from autoquant.metrics.latency import LatencySummary, summarize, timed
@@ -23,6 +23,8 @@ from autoquant.planner.drawing import Images, draw
 from autoquant.planner.levers import attention_restored, compile_denoisers, pull_levers
 from autoquant.planner.loading import ComponentLoader
 from autoquant.planner.measurement import GIB, Answer, Comparison, ComponentFacts, Measured
+from autoquant.planner.memory_faults import is_out_of_host_memory, out_of_memory
+from autoquant.planner.phases import announce, limit_gb
 from autoquant.planner.references import Reference, draw_all, make_reference
 from autoquant.planner.workload import Workload
 from autoquant.search_spaces.layer_groups import Calls, watch_calls
@@ -76,6 +78,7 @@ def build_pipeline(
     Raises:
         QuantizationMismatch: A component is not quantized as its choice says.
     """
+    announce("load")
     runtime = candidate.runtime
     dtype = getattr(torch, runtime.compute_dtype)
     # Weights that are offloaded arrive on the device when the pipeline is called.
@@ -108,6 +111,7 @@ def build_pipeline(
 
 def draw_workload(built: BuiltPipeline, workload: Workload, device: torch.device) -> Drawn:
     """Draw every sample once under the clock, after one call that warms up and counts memory."""
+    announce("warm up")
     batches = list(workload.batches())
     counter = counter_for(device)
     compiles = built.runtime.compile != "none"
@@ -119,14 +123,16 @@ def draw_workload(built: BuiltPipeline, workload: Workload, device: torch.device
         compile_denoisers(built.pipeline, built.runtime.compile)
         with timed(device) as first_call:
             draw(built.pipeline, workload, batches[0])
+    announce("draw")
     images: list[Images] = []
     seconds: list[float] = []
     repeats = [batches[0]] * max(0, _LEAST_TIMED_CALLS - len(batches))
-    for batch in [*batches, *repeats]:
-        with timed(device) as clock:
-            drawn = draw(built.pipeline, workload, batch)
-        seconds.append(clock.seconds)
-        images.append(drawn)
+    with memory_limit(device, _limit_bytes(reading.peak_bytes)):
+        for batch in [*batches, *repeats]:
+            with timed(device) as clock:
+                drawn = draw(built.pipeline, workload, batch)
+            seconds.append(clock.seconds)
+            images.append(drawn)
     latency_s = summarize(seconds)
     return Drawn(
         images=np.concatenate(images[: len(batches)]),
@@ -135,6 +141,12 @@ def draw_workload(built: BuiltPipeline, workload: Workload, device: torch.device
         latency_s=latency_s,
         compile_s=max(0.0, first_call.seconds - latency_s.median) if compiles else 0.0,
     )
+
+
+def _limit_bytes(peak_bytes: int) -> int | None:
+    """The budget, where the candidate keeps it: its images are then drawn within it."""
+    limit = limit_gb()
+    return None if limit is None or peak_bytes > limit * GIB else int(limit * GIB)
 
 
 class DeviceEvaluator:
@@ -181,7 +193,7 @@ class DeviceEvaluator:
         """
         if candidate == self._unquantized:
             return self.reference
-        with attention_restored(), _faults_as_failures():
+        with attention_restored(), _faults_as_failures(self._device):
             built = self._build(candidate)
             drawn = draw_workload(built, self._workload, self._device)
         return self._answer(candidate, built, drawn)
@@ -195,9 +207,11 @@ class DeviceEvaluator:
             CandidateFailed: It cannot be quantized as asked, or draws a degenerate image.
         """
         reference = self._reference(workload)
-        with attention_restored(), _faults_as_failures():
+        with attention_restored(), _faults_as_failures(self._device):
             built = self._build(candidate)
+            announce("draw")
             images = draw_all(built.pipeline, workload)
+        announce("score")
         check_images(images, reference.prompts, reference.images)
         scores = reference.score(self._metrics, images)
         floor = reference.noise_floor(self._deciding_metric)
@@ -223,6 +237,7 @@ class DeviceEvaluator:
         return self._references[workload.key]
 
     def _answer(self, candidate: Candidate, built: BuiltPipeline, drawn: Drawn) -> Answer:
+        announce("score")
         reference = self._references[self._workload.key]
         check_images(drawn.images, reference.prompts, reference.images)
         save_png(drawn.images, self._image_root / candidate.digest)
@@ -254,14 +269,16 @@ class DeviceEvaluator:
 
 
 @contextmanager
-def _faults_as_failures() -> Iterator[None]:
+def _faults_as_failures(device: torch.device) -> Iterator[None]:
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise CandidateFailed(f"out of memory: {first_line(error)}") from error
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise out_of_memory(error, device) from error
     except (RuntimeError, ValueError, TypeError, AssertionError, ImportError) as error:
         # Backends report a missing kernel or a shape they cannot take as any of these; the
         # reason goes into the study, where the table shows it.
+        if is_out_of_host_memory(error):
+            raise out_of_memory(error, device) from error
         raise CandidateFailed(f"{type(error).__name__}: {first_line(error)}") from error
 
 

@@ -131,7 +131,7 @@ class Trial(BaseModel):
     Attributes:
         predicted: What the search expected of it, where it expected anything.
         bound_gb: For a candidate that was never loaded, the peak in GiB that it would at least
-            have had, more than the budget allows; such a trial has neither of the others.
+            have had, more than the budget allows; after an out of memory, what was not enough.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")

@@ -7,7 +7,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from autoquant.planner.candidate import Candidate
+from autoquant.planner.health import Health
 from autoquant.planner.measurement import Answer, Comparison
+from autoquant.planner.phases import Phase
 from autoquant.planner.request import Preparation, Request
 from autoquant.planner.workload import Workload
 
@@ -25,10 +27,26 @@ class Prepare(_Message):
 
 
 class Measure(_Message):
-    """Measure one candidate; the reply is an ``Answer``."""
+    """Measure one candidate; the reply is an ``Answer``.
+
+    A candidate that keeps ``limit_gb`` of device memory is measured under that limit.
+    """
 
     order: Literal["measure"] = "measure"
     candidate: Candidate
+    limit_gb: float | None = None
+
+
+class Check(_Message):
+    """Say how the worker is between two trials; the reply is its ``Health``."""
+
+    order: Literal["check"] = "check"
+
+
+class Entered(_Message):
+    """A phase of the measurement begins; the reply itself is still to come."""
+
+    phase: Phase
 
 
 class Compare(_Message):
@@ -40,9 +58,10 @@ class Compare(_Message):
 
 
 class Failed(_Message):
-    """The candidate could not be measured."""
+    """The candidate could not be measured; ``bound_gb`` of memory were not enough."""
 
     reason: str
+    bound_gb: float | None = None
 
 
 class Refused(_Message):
@@ -52,8 +71,8 @@ class Refused(_Message):
     message: str
 
 
-Order = Prepare | Measure | Compare
-Reply = Preparation | Answer | Comparison | Failed | Refused
+Order = Prepare | Measure | Compare | Check
+Reply = Preparation | Answer | Comparison | Entered | Health | Failed | Refused
 
 _ORDER: TypeAdapter[Order] = TypeAdapter(Annotated[Order, Field(discriminator="order")])
 _REPLY: TypeAdapter[Reply] = TypeAdapter(Reply)

@@ -1,15 +1,23 @@
-"""The directory that a run leaves behind, put in place in one rename at the end."""
+"""The directory that a run leaves behind: what is in place there is whole."""
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
+from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 
 from autoquant.errors import InputError
+from autoquant.planner.budget import Budget
+from autoquant.planner.plan import Plan
+from autoquant.planner.study_directory import STUDY
 
+PLAN_NAME = "plan.json"
 _DEFAULT_PARENT = Path("autoquant-out")
+_UNFINISHED = ".unfinished-"
 
 
 class OutputDirectory:
@@ -58,12 +66,92 @@ class OutputDirectory:
         return self.path
 
 
-def default_directory(model: str, vram_gb: float | None) -> Path:
-    """The first free name of ``autoquant-out/MODEL-16gb``, ``…-2``, ``…-3`` …"""
+class ResumableOutput:
+    """A directory that a study works in, and that the plan is put into when it is there.
+
+    Args:
+        path: The directory.
+        kept: The entry that holds the study, which stays.
+        overwrite: Whether other files that are there may go.
+
+    Raises:
+        InputError: ``path`` is a file, or holds files that are no study of ours.
+    """
+
+    def __init__(self, path: Path, kept: str, *, overwrite: bool = False) -> None:
+        self.path = path
+        self.study = path / kept
+        self._kept = kept
+        self._overwrite = overwrite
+        if path.exists() and not path.is_dir():
+            raise InputError(f"The output {path} is a file; choose a directory.")
+        if path.is_dir() and any(path.iterdir()) and not overwrite and not self.study.is_dir():
+            raise InputError(
+                f"The output directory {path} holds files already; choose another, or pass "
+                "--overwrite to replace it."
+            )
+
+    def put(self, write: Callable[[Path], None]) -> None:
+        """Let ``write`` fill a directory, and put what it wrote in place, the plan last.
+
+        Raises:
+            InputError: A file cannot be written.
+        """
+        try:
+            with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=self.path) as name:
+                write(Path(name))
+                self._replace(Path(name))
+        except OSError as error:
+            raise InputError(f"Cannot write to {self.path}: {error.strerror or error}.") from error
+
+    def _replace(self, partial: Path) -> None:
+        # Without a plan the directory counts as unfinished, whatever else is there.
+        (self.path / PLAN_NAME).unlink(missing_ok=True)
+        written = sorted(partial.iterdir(), key=lambda entry: entry.name == PLAN_NAME)
+        names = {entry.name for entry in written}
+        for entry in self.path.iterdir():
+            outdated = entry.name in names or entry.name.startswith(_UNFINISHED) or self._overwrite
+            if outdated and entry not in {partial, self.study}:
+                _remove(entry)
+        for entry in written:
+            entry.rename(self.path / entry.name)
+
+
+def require_unfinished(directory: Path, budget: Budget) -> None:
+    """Refuse to replace a finished plan by one for another budget.
+
+    Raises:
+        InputError: It would be replaced.
+    """
+    if is_finished(directory) and Plan.load_json(directory / PLAN_NAME).budget != budget:
+        raise InputError(
+            f"{directory} holds the plan for another budget; choose another --out (what was "
+            "measured is used again), or pass --overwrite to replace the plan."
+        )
+
+
+def _remove(entry: Path) -> None:
+    if entry.is_dir() and not entry.is_symlink():
+        shutil.rmtree(entry)
+    else:
+        entry.unlink()
+
+
+def default_directories(model: str, vram_gb: float | None) -> Iterator[Path]:
+    """Names for a plan: ``autoquant-out/MODEL-16gb``, ``…-2``, ``…-3`` … that hold none yet."""
     name = Path(model).expanduser().name or "pipeline"
     name = f"{name}-{vram_gb:g}gb" if vram_gb is not None else name
-    candidate, number = _DEFAULT_PARENT / name, 1
-    while candidate.exists():
-        number += 1
-        candidate = _DEFAULT_PARENT / f"{name}-{number}"
-    return candidate
+    for number in count(1):
+        candidate = _DEFAULT_PARENT / (name if number == 1 else f"{name}-{number}")
+        is_unfinished = (candidate / STUDY).is_dir() and not is_finished(candidate)
+        if is_unfinished or not candidate.exists():
+            yield candidate
+
+
+def is_finished(directory: Path) -> bool:
+    """Whether a search came to its end here, and its plan is in place."""
+    try:
+        plan = json.loads((directory / PLAN_NAME).read_text(encoding="utf-8"))
+        return not plan["search"].get("interrupted", False)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False

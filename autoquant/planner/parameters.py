@@ -65,6 +65,17 @@ def refusal(candidate: Candidate, space: SearchSpace) -> str | None:
     return None
 
 
+def is_in_space(candidate: Candidate, space: SearchSpace) -> bool:
+    """Whether ``suggest`` can make ``candidate``."""
+    from optuna.trial import FixedTrial
+
+    try:
+        made = suggest(FixedTrial(parameters_of(candidate, space)), space, candidate.runtime)
+    except (KeyError, ValueError):
+        return False
+    return made == candidate
+
+
 def unquantized(space: SearchSpace, runtime: Runtime) -> Candidate:
     """The candidate that changes nothing."""
     return Candidate(components={name: Choice() for name in space.components}, runtime=runtime)

@@ -5,19 +5,22 @@ from __future__ import annotations
 import random
 import time
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import optuna
 from optuna.trial import TrialState
 
-from autoquant.errors import CandidateFailed, InputError
+from autoquant.errors import CandidateFailed, InputError, MeasuredElsewhere
 from autoquant.planner.budget import Budget
 from autoquant.planner.candidate import Candidate, Runtime
 from autoquant.planner.decomposition import Decomposition
 from autoquant.planner.evaluator import Evaluator
 from autoquant.planner.layer_study import LayerStudy
 from autoquant.planner.measurement import Estimate, Trial
+from autoquant.planner.others import Nobody, Others
 from autoquant.planner.parameters import (
+    is_in_space,
     neighbours,
     number_of_candidates,
     parameters_of,
@@ -95,8 +98,10 @@ class Search:
         on_progress: OnProgress = silent,
         bound: Bound | None = None,
         layers: LayerStudy | None = None,
+        others: Others | None = None,
     ) -> None:
         self._layers = layers
+        self._others = others or Nobody()
         self._evaluator = evaluator
         self._space = space
         self._budget = budget
@@ -121,17 +126,26 @@ class Search:
         interrupted = converged = False
         try:
             while not self._is_over():
-                self._promising = self._decomposition.propose(self._seen, self._may_fit)
+                self._take_over()
+                under_way = self._under_way()
+                taken = self._seen | under_way
+                if len(self._finished) + len(under_way) >= self._most_trials():
+                    self._others.wait()
+                    continue
+                self._promising = self._decomposition.propose(taken, self._may_fit)
                 out_of_promises = self._decomposition.is_out_of_promises
                 if (out_of_promises or self._is_stale()) and self._look_inside():
                     continue
                 if out_of_promises:
+                    if under_way:  # whose outcome may change that
+                        self._others.wait()
+                        continue
                     converged = True
                     break
                 if self._promising is not None:
                     self._enqueue(self._promising)
                 if not self._try_one():
-                    self._enqueue_something_new()
+                    self._enqueue_something_new(taken)
         except KeyboardInterrupt:
             interrupted = True
         return SearchResult(
@@ -190,6 +204,30 @@ class Search:
         possible = self._size - len(self._pruning.trials)
         return min(self._settings.trials, possible)
 
+    def _take_over(self) -> None:
+        """Make trials of what others have measured, and queue what a dead one left."""
+        for candidate in self._others.finished():
+            if candidate.key in self._seen:
+                continue
+            if is_in_space(candidate, self._space):
+                self._enqueue(candidate, again=True)
+                self._try_one()
+            else:  # another process has looked into its layers
+                self._finished[candidate.key] = self._measure(candidate)
+        for candidate in self._others.abandoned():
+            if candidate.key not in self._seen and is_in_space(candidate, self._space):
+                self._enqueue(candidate, again=True)
+
+    def _under_way(self) -> dict[str, Trial]:
+        """What others are measuring, as trials from which nothing can be expected."""
+        return {
+            candidate.key: Trial(
+                number=len(self._finished), candidate=candidate, failure="measured elsewhere"
+            )
+            for candidate in self._others.under_way()
+            if candidate.key not in self._seen
+        }
+
     def _try_one(self) -> bool:
         """Ask, measure, tell; returns whether the candidate was new."""
         proposal = self._study.ask()
@@ -203,7 +241,11 @@ class Search:
             self._asked_in_vain += 1
             self._tell(proposal, trial)
             return known is None
-        trial = self._measure(candidate)
+        try:
+            trial = self._measure(candidate)
+        except MeasuredElsewhere:
+            self._study.tell(proposal, state=TrialState.FAIL)
+            return False
         self._tell(proposal, trial)
         self._finished[candidate.key] = trial
         self._asked_in_vain = 0
@@ -216,8 +258,9 @@ class Search:
     def _may_fit(self, candidate: Candidate) -> bool:
         return self._pruning.may_fit(candidate, self._finished)
 
-    def _enqueue(self, candidate: Candidate) -> None:
-        self._study.enqueue_trial(dict(parameters_of(candidate, self._space)), skip_if_exists=True)
+    def _enqueue(self, candidate: Candidate, *, again: bool = False) -> None:
+        parameters = dict(parameters_of(candidate, self._space))
+        self._study.enqueue_trial(parameters, skip_if_exists=not again)
 
     def _rule_out_usual(self) -> None:
         """What a person would try but cannot fit: they would ask why it was not."""
@@ -226,13 +269,15 @@ class Search:
                 self._enqueue(candidate)
                 self._try_one()
 
-    def _enqueue_something_new(self) -> None:
+    def _enqueue_something_new(self, taken: Mapping[str, Trial]) -> None:
         """The sampler proposes the same again: look around the trials so far, the best first."""
         for trial in sorted(self._finished.values(), key=lambda trial: rank(trial, self._budget)):
             unseen = [
                 candidate
                 for candidate in neighbours(trial.candidate, self._space)
-                if candidate.key not in self._seen and self._may_fit(candidate)
+                if candidate.key not in taken
+                and candidate.key not in self._seen
+                and self._may_fit(candidate)
             ]
             if unseen:
                 self._enqueue(self._random.choice(unseen))
@@ -243,7 +288,12 @@ class Search:
         try:
             measured = self._evaluator.measure(candidate)
         except CandidateFailed as failure:
-            return Trial(number=number, candidate=candidate, failure=str(failure))
+            return Trial(
+                number=number,
+                candidate=candidate,
+                failure=str(failure),
+                bound_gb=self._proven(failure.bound_gb),
+            )
         prediction = self._decomposition.prediction if candidate == self._promising else None
         return Trial(number=number, candidate=candidate, measured=measured, predicted=prediction)
 
@@ -261,6 +311,11 @@ class Search:
         proposal.set_user_attr("peak_gb", trial.measured.peak_gb)
         proposal.set_user_attr("latency_s", trial.measured.latency_s.median)
         self._study.tell(proposal, trial.measured.loss)
+
+    def _proven(self, bound_gb: float | None) -> float | None:
+        """What was not enough, if it is as much as the budget allows: less proves nothing."""
+        limit_gb = self._budget.vram_gb
+        return bound_gb if bound_gb and limit_gb and bound_gb >= limit_gb else None
 
     def _report(self, trial: Trial) -> None:
         elapsed = time.monotonic() - self._started
@@ -312,6 +367,7 @@ def search(
     on_progress: OnProgress = silent,
     bound: Bound | None = None,
     layers: LayerStudy | None = None,
+    others: Others | None = None,
 ) -> SearchResult:
     """Search ``space`` for candidates of least loss that keep ``budget``.
 
@@ -328,4 +384,5 @@ def search(
         on_progress,
         bound,
         layers,
+        others,
     ).run()

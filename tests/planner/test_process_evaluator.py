@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from autoquant import InputError, WorkloadRequest, autoquant
 from autoquant.planner import process_evaluator
+from autoquant.planner.patience import Patience
+from autoquant.planner.phases import PHASES
 
 REPOSITORY = Path(__file__).parents[2]
 SMALL = WorkloadRequest(prompts=("a red circle", "a blue square"), steps=1)
@@ -32,8 +35,8 @@ def saboteur(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_fault_is_a_failed_trial_with_its_reason_and_the_search_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(process_evaluator, "_LEAST_PATIENCE_S", 15.0)
-    monkeypatch.setattr(process_evaluator, "_PATIENCE", 0.0)
+    short = partial(Patience, factor=0.0, least_s=dict.fromkeys(PHASES, 15.0))
+    monkeypatch.setattr(process_evaluator, "Patience", short)
     plan = autoquant(
         "demo",
         vram_gb=0.007,
@@ -48,7 +51,7 @@ def test_every_fault_is_a_failed_trial_with_its_reason_and_the_search_goes_on(
         for failure in plan.search.failures
     }
     assert "killed by SIGSEGV" in reasons["crash11"]
-    assert "no answer within 15 s" in reasons["hang12"]
+    assert "no answer within 15 s in the phase 'load'" in reasons["hang12"]
     assert "hold as many" in reasons["untouched13"]
     assert "is not finite" in reasons["nan14"]
     assert "out of memory: tried to allocate 80 GiB" in reasons["memory15"]

@@ -1,0 +1,64 @@
+"""Measure what nobody else has measured or is measuring, and let everybody know."""
+
+from __future__ import annotations
+
+import time
+
+from autoquant.errors import CandidateFailed, MeasuredElsewhere
+from autoquant.planner.candidate import Candidate
+from autoquant.planner.evaluator import AnsweringEvaluator
+from autoquant.planner.measurement import Answer, Comparison
+from autoquant.planner.measurement_store import Record
+from autoquant.planner.shared_study import SharedStudy
+from autoquant.planner.workload import Workload
+from autoquant.redaction import redacted
+
+
+class SharedEvaluator:
+    """Asks the shared study first, and keeps every answer there."""
+
+    def __init__(self, shared: SharedStudy, own: AnsweringEvaluator) -> None:
+        self._shared = shared
+        self._own = own
+
+    def answer(self, candidate: Candidate) -> Answer:
+        """Answer one candidate.
+
+        Raises:
+            MeasuredElsewhere: Someone else is measuring it.
+            CandidateFailed: It could not be measured, by whomever.
+        """
+        record = self._shared.record(candidate)
+        if record is None:
+            record = self._measure(candidate)
+        if record.answer is None:
+            raise CandidateFailed(record.failure or "", record.bound_gb)
+        return record.answer
+
+    def compare(self, candidate: Candidate, workload: Workload) -> Comparison:
+        """Compare on any workload; each process does that for itself.
+
+        Raises:
+            CandidateFailed: It could not be drawn.
+        """
+        return self._own.compare(candidate, workload)
+
+    def _measure(self, candidate: Candidate) -> Record:
+        claim = self._shared.claim(candidate)
+        if claim is None:
+            raise MeasuredElsewhere(f"{candidate.label} is being measured elsewhere.")
+        started = time.monotonic()
+        try:
+            with self._shared.beating(claim):
+                answer = self._own.answer(candidate)
+            record = Record(candidate=candidate, answer=answer)
+        except CandidateFailed as failure:
+            record = Record(
+                candidate=candidate, failure=redacted(str(failure)), bound_gb=failure.bound_gb
+            )
+        except BaseException:
+            self._shared.release(claim)
+            raise
+        record = record.model_copy(update={"seconds": time.monotonic() - started})
+        self._shared.finish(claim, record)
+        return record
