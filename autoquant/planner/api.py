@@ -25,6 +25,7 @@ from autoquant.planner.measurement_store import MeasurementStore
 from autoquant.planner.measuring_process import WORKER
 from autoquant.planner.output import ResumableOutput, require_unfinished
 from autoquant.planner.parameters import unquantized
+from autoquant.planner.payback import measure_payback
 from autoquant.planner.plan import Plan
 from autoquant.planner.progress import OnProgress, Progress, silent
 from autoquant.planner.request import Request, require_sensible
@@ -224,6 +225,12 @@ def plan_pipeline(
                     f"Interrupted after {len(result.trials)} trials. {error}"
                 ) from None
             raise
+        payback = measure_payback(
+            selection.chosen,
+            result.trials,
+            None if result.interrupted else recorder,
+            prepared.workload.batch_size,
+        )
         on_progress(Progress("done", len(result.trials), len(result.trials), best=selection.chosen))
         chosen = selection.chosen.candidate
         return Planned(
@@ -233,6 +240,7 @@ def plan_pipeline(
                 settings,
                 result,
                 selection,
+                payback,
             ),
             reference_images=evaluator.images_of(unquantized(prepared.space, prepared.runtime)),
             images=evaluator.images_of(chosen),

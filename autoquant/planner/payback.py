@@ -58,12 +58,12 @@ def compile_payback(compiled: Measured, uncompiled: Measured, batch_size: int) -
 
 
 def measure_payback(
-    chosen: Trial, trials: Iterable[Trial], evaluator: Evaluator, batch_size: int
+    chosen: Trial, trials: Iterable[Trial], evaluator: Evaluator | None, batch_size: int
 ) -> CompilePayback | None:
-    """``compile_payback`` of the chosen trial, whose uncompiled twin is measured if need be.
+    """``compile_payback`` of the chosen trial; ``evaluator`` measures its uncompiled twin.
 
     Returns:
-        None if the choice is not compiled, or its twin cannot be measured.
+        None if the choice is not compiled, or its twin is not measured.
     """
     assert chosen.measured is not None
     if chosen.candidate.runtime.compile == "none":
@@ -72,6 +72,8 @@ def measure_payback(
     known = next((trial for trial in trials if trial.candidate == twin), None)
     if known is not None:
         uncompiled = known.measured
+    elif evaluator is None:
+        return None
     else:
         try:
             uncompiled = evaluator.measure(twin)
