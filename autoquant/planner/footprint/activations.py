@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from autoquant.planner.footprint.alive import Alive, held_at_once
 from autoquant.planner.footprint.config_values import MOST_LAYERS, integer, integers
 from autoquant.planner.footprint.decoder import decode
+from autoquant.planner.footprint.denoiser import denoiser_alive
 from autoquant.planner.footprint.family import (
     decoder_of,
     denoiser_of,
     encoders_of,
     family_of,
-    latent_scale,
 )
 from autoquant.planner.footprint.request import Request
 from autoquant.planner.footprint.shapes import ComponentShapes, ModelShapes
@@ -28,22 +28,9 @@ from autoquant.planner.footprint.tape import Tape
 _CLIP_TOKENS = 77
 
 
-@dataclass(frozen=True)
-class Alive:
-    """Tensors alive at the worst moment of a stage: ``count`` of ``numbers`` each."""
-
-    count: float
-    numbers: int
-
-    @property
-    def total(self) -> int:
-        """Numbers alive."""
-        return round(self.count * self.numbers)
-
-
 def encoder_tape(component: ComponentShapes, request: Request) -> Tape:
     """Reading one batch of prompts with one text encoder."""
-    return _played(_encoder_alive(component, request), request.itemsize)
+    return held_at_once(_encoder_alive(component, request), request.itemsize)
 
 
 def denoiser_tape(model: ModelShapes, request: Request) -> Tape:
@@ -51,7 +38,7 @@ def denoiser_tape(model: ModelShapes, request: Request) -> Tape:
     denoiser = denoiser_of(model)
     if denoiser is None:
         return Tape(request.itemsize)
-    return _played(_denoiser_alive(model, denoiser, request), request.itemsize)
+    return held_at_once(denoiser_alive(model, denoiser, request), request.itemsize)
 
 
 def decoder_tape(model: ModelShapes, request: Request, *, workspaces: bool = True) -> Tape:
@@ -70,7 +57,7 @@ def decoder_tape(model: ModelShapes, request: Request, *, workspaces: bool = Tru
         decode(tape, vae.config, request.batch, request.height, request.width)
         return tape
     count, channels = _decoder_alive(vae)
-    return _played(
+    return held_at_once(
         [Alive(count, request.batch * request.height * request.width * channels)], itemsize
     )
 
@@ -125,69 +112,6 @@ def _language_model_alive(component: ComponentShapes, request: Request) -> list[
     return alive
 
 
-@dataclass(frozen=True)
-class _Denoiser:
-    """Tensors of (tokens x width) alive for each image token and each text token."""
-
-    models: str
-    per_image_token: float
-    per_text_token: float
-
-
-_DENOISERS = (
-    _Denoiser(r"Flux2Transformer2DModel", 21.2, 24.7),
-    _Denoiser(r"ChromaTransformer2DModel", 16.2, 18.6),
-    _Denoiser(r"(Flux|Bria|LongCat|Ovis)\w*Transformer2DModel", 17.2, 17.2),
-    _Denoiser(r"SD3Transformer2DModel", 13.04, 5.7),
-    _Denoiser(r"PixArtTransformer2DModel", 12.02, 4.6),
-    _Denoiser(r"QwenImage\w*Transformer2DModel", 15.2, 7.5),
-    _Denoiser(r"AuraFlowTransformer2DModel", 13.0, 14.1),
-    _Denoiser(r"CogView4Transformer2DModel", 13.1, 7.7),
-    _Denoiser(r"SanaTransformer2DModel", 14.0, 2.1),
-)
-# The largest of the known ones, for models that nobody has traced.
-_UNKNOWN_DENOISER = _Denoiser(r".*", 21.2, 24.7)
-# A UNet's counts are of (latent pixels x first level's channels); attention in the first level, as
-# in Stable Diffusion 1.5, takes more.
-_UNET_COUNT, _UNET_COUNT_WITH_ATTENTION = 15.8, 26.06
-
-
-def _denoiser_alive(model: ModelShapes, denoiser: ComponentShapes, request: Request) -> list[Alive]:
-    config, scale = denoiser.config, latent_scale(model)
-    pixels = (request.height // scale) * (request.width // scale)
-    if "UNet" in denoiser.class_name:
-        channels = integers(config, "block_out_channels", (320,))[0]
-        blocks = config.get("down_block_types")
-        attends = isinstance(blocks, list | tuple) and "CrossAttn" in str(next(iter(blocks), ""))
-        count = _UNET_COUNT_WITH_ATTENTION if attends else _UNET_COUNT
-        return [Alive(count, request.denoised * pixels * channels)]
-    known = (kind for kind in _DENOISERS if re.fullmatch(kind.models, denoiser.class_name))
-    kind = next(known, _UNKNOWN_DENOISER)
-    width = _width(config)
-    image_tokens = request.denoised * pixels // _patch(config) ** 2
-    text_tokens = request.denoised * request.joint_tokens
-    return [
-        Alive(kind.per_image_token, image_tokens * width),
-        Alive(kind.per_text_token, text_tokens * width),
-    ]
-
-
-def _width(config: Mapping[str, Any]) -> int:
-    head = integer(config, "attention_head_dim", 64)
-    heads = integer(config, "num_attention_heads", 24)
-    for key in ("hidden_size", "inner_dim", "dim"):
-        if integer(config, key, 0):
-            return integer(config, key, 0)
-    return head * heads
-
-
-def _patch(config: Mapping[str, Any]) -> int:
-    """Latent pixels along one side of a token; packed latents have patches of 2 in the channels."""
-    patch = integer(config, "patch_size", 1)
-    packed = integer(config, "in_channels", 4) >= 64 and patch == 1
-    return 2 if packed else patch
-
-
 def _decoder_alive(vae: ComponentShapes) -> tuple[float, int]:
     if vae.class_name == "AutoencoderKLQwenImage" or vae.class_name == "AutoencoderKLWan":
         # diffusers autoencoder_kl_qwenimage.py: one frame through causal 3-D convolutions.
@@ -197,19 +121,6 @@ def _decoder_alive(vae: ComponentShapes) -> tuple[float, int]:
         return 6.51 * 1.6, integers(vae.config, "decoder_block_out_channels", (128,))[0]
     # As for AutoencoderKL: three tensors of the second level's channels, and scratch.
     return 9.5, integers(vae.config, "block_out_channels", (128,))[0]
-
-
-def _played(alive: list[Alive], itemsize: int) -> Tape:
-    """A tape that holds all of ``alive`` at once, in blocks of their own sizes."""
-    tape = Tape(itemsize)
-    blocks = []
-    for tensors in alive:
-        whole = int(tensors.count)
-        blocks += [tape.new(tensors.numbers) for _ in range(whole)]
-        rest = tensors.total - whole * tensors.numbers
-        blocks += [tape.new(rest)] if rest > 0 else []
-    tape.free(*blocks)
-    return tape
 
 
 def _total(alive: list[Alive]) -> int:

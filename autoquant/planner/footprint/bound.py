@@ -9,7 +9,8 @@ from functools import lru_cache
 from autoquant.errors import BackendUnavailable
 from autoquant.planner.candidate import Candidate, Runtime
 from autoquant.planner.footprint.activations import decoder_tape, denoiser_tape, is_followed
-from autoquant.planner.footprint.family import decoder_of, denoiser_of, is_known
+from autoquant.planner.footprint.denoiser import is_counted
+from autoquant.planner.footprint.family import decoder_of, denoiser_of
 from autoquant.planner.footprint.request import Request, request_for
 from autoquant.planner.footprint.shapes import ModelShapes
 from autoquant.planner.footprint.weights import component_bytes
@@ -145,12 +146,12 @@ def _least_request(shapes: ModelShapes, runtime: Runtime, workload: Workload) ->
 
 @lru_cache(maxsize=16)
 def _least_activation_bytes(shapes: ModelShapes, request: Request) -> float:
-    if denoiser_of(shapes) is None or not is_known(shapes.class_name):
-        return 0.0
-    vae = decoder_of(shapes)
-    followed = vae is not None and is_followed(vae)
-    return max(
-        _LEAST_OF_A_CLOSED_FORM * denoiser_tape(shapes, request).peak_bytes,
-        (_LEAST_OF_A_FOLLOWED_STEP if followed else _LEAST_OF_A_CLOSED_FORM)
-        * decoder_tape(shapes, request, workspaces=False).peak_bytes,
-    )
+    """The denoiser's or the decoder's, as far as its code is known."""
+    least = 0.0
+    denoiser, vae = denoiser_of(shapes), decoder_of(shapes)
+    if denoiser is not None and is_counted(denoiser):
+        least = _LEAST_OF_A_CLOSED_FORM * denoiser_tape(shapes, request).peak_bytes
+    if vae is not None and is_followed(vae):
+        decoding = decoder_tape(shapes, request, workspaces=False).peak_bytes
+        least = max(least, _LEAST_OF_A_FOLLOWED_STEP * decoding)
+    return least

@@ -8,7 +8,8 @@ from typing import Literal
 
 from autoquant.planner.budget import Budget
 from autoquant.planner.footprint.bands import PEAK_BAND, RAM_BAND, Band
-from autoquant.planner.footprint.family import is_known
+from autoquant.planner.footprint.denoiser import is_counted
+from autoquant.planner.footprint.family import denoiser_of, is_known
 from autoquant.planner.footprint.layers import eligible_layers
 from autoquant.planner.footprint.option import ARRANGEMENTS, Option, ladder
 from autoquant.planner.footprint.prediction import Prediction, Predictor
@@ -58,6 +59,11 @@ class Estimate:
             notes.append(
                 f"{self.model.class_name} is not known: prompt lengths and guidance are assumed, "
                 "and activations may be further off than the band says."
+            )
+        denoiser = denoiser_of(self.model)
+        if denoiser is not None and not is_counted(denoiser):
+            notes.append(
+                f"Nobody has traced {denoiser.class_name}: the most of any denoiser is assumed."
             )
         prequantized = [
             name for name, part in self.model.components.items() if is_prequantized(part)

@@ -35,13 +35,22 @@ class Family:
 # Defaults of max_sequence_length and of the guidance code in diffusers 0.42 pipelines/.
 _FAMILIES = (
     Family(r"Flux2\w*", 512, 512, doubles_batch=False),
-    Family(r"(Flux|Chroma|Bria|Ovis|LongCat)\w*", 512, 512, doubles_batch=False),
+    Family(r"Bria\w*", 128, 128, doubles_batch=True),
+    Family(r"Ovis\w*", 256, 256, doubles_batch=False),
+    Family(r"(Flux|Chroma|LongCat)\w*", 512, 512, doubles_batch=False),
     Family(r"StableDiffusion3\w*", 256, 256 + _CLIP_TOKENS, doubles_batch=True),
     Family(r"PixArtAlpha\w*", 120, 120, doubles_batch=True),
     Family(r"PixArtSigma\w*|Sana\w*", 300, 300, doubles_batch=True),
-    Family(r"StableDiffusionXL\w*|Kolors\w*", 77, 77, doubles_batch=True, upcasts_vae=True),
+    Family(r"Kolors\w*", 256, 256, doubles_batch=True, upcasts_vae=True),
+    Family(r"StableDiffusionXL\w*", 77, 77, doubles_batch=True, upcasts_vae=True),
     Family(r"QwenImage\w*", 512, 512, doubles_batch=False),
-    Family(r"AuraFlow\w*|Lumina2\w*|HunyuanDiT\w*", 256, 256, doubles_batch=True),
+    Family(r"AuraFlow\w*", 256, 256, doubles_batch=True),
+    Family(r"HunyuanDiT\w*", 256, 256 + _CLIP_TOKENS, doubles_batch=True),
+    # These run their denoiser twice a step, each time on the batch.
+    Family(r"Lumina2\w*", 256, 256, doubles_batch=False),
+    Family(r"CogView4\w*", 1024, 1024, doubles_batch=False),
+    Family(r"Wan\w*", 512, 512, doubles_batch=False),
+    Family(r"HiDream\w*", 128, 256, doubles_batch=True),
     Family(r"ZImage\w*", 512, 512, doubles_batch=True),
     Family(r"StableDiffusion\w*", 77, 77, doubles_batch=True),
 )
