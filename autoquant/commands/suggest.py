@@ -85,6 +85,9 @@ def suggest(
     max_loss: Annotated[
         float | None, typer.Option(help="Largest loss, in units of the deciding metric.")
     ] = None,
+    confirm: Annotated[
+        bool, typer.Option(help="Draw the winner on prompts that the search never saw.")
+    ] = True,
     seed: Annotated[int, typer.Option(help="Seed of the search.")] = 0,
     revision: Annotated[str | None, typer.Option(help="Hub revision.")] = None,
     variant: Annotated[str | None, typer.Option(help="Weight variant, like fp16.")] = None,
@@ -152,6 +155,7 @@ def suggest(
         trials=trials,
         time_limit_s=time_limit,
         seed=seed,
+        confirm=confirm,
         metric=metric,
         **({} if clip is None else {"clip_model": clip}),
         download=download,

@@ -176,6 +176,9 @@ def _pruned(search: SearchSummary) -> str:
 
 
 def _notes(plan: Plan) -> Iterator[Text]:
+    if plan.confirmation is not None:
+        style = "" if plan.confirmation.holds else "bold red"
+        yield Text(f"\n{plan.confirmation.sentence}", style=style)
     search = plan.search
     if plan.compile_payback is not None:
         yield Text(f"\n{plan.compile_payback.sentence}")

@@ -7,7 +7,7 @@ this module loads no machine learning library.
 from pathlib import Path
 from typing import TypedDict
 
-__all__ = ["WORKLOAD", "DemoWorkload", "pipeline_directory"]
+__all__ = ["UNSEEN_PROMPTS", "WORKLOAD", "DemoWorkload", "pipeline_directory"]
 
 
 class DemoWorkload(TypedDict):
@@ -50,6 +50,23 @@ WORKLOAD: DemoWorkload = {
     "guidance_scale": 0.0,
     "max_sequence_length": 16,
 }
+
+
+# Compositions that were neither in the training data nor in the workload.
+UNSEEN_PROMPTS = (
+    "a yellow circle below a purple circle on a black background",
+    "a green cross right of an orange cross on a gray background",
+    "a blue triangle below an orange square on a gray background",
+    "a blue cross below an orange square on a white background",
+    "a yellow square below a red triangle on a white background",
+    "an orange circle right of a yellow square on a white background",
+    "a yellow circle right of a red square on a black background",
+    "a purple circle below a yellow cross on a gray background",
+    "a blue circle above a yellow triangle on a black background",
+    "a blue circle left of a green circle on a gray background",
+    "a yellow circle below an orange triangle on a white background",
+    "an orange square below a red circle on a white background",
+)
 
 
 def pipeline_directory() -> Path:

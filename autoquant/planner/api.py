@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from autoquant import demo
 from autoquant.errors import InfeasibleBudget, SearchInterrupted
 from autoquant.metrics.fidelity import AUTO
 from autoquant.metrics.metric import DEFAULT_CLIP_MODEL
 from autoquant.planner.budget import Budget
 from autoquant.planner.cache import cached_measurements, known_hashes
+from autoquant.planner.confirmation import confirm as confirm_on
+from autoquant.planner.confirmation import unseen_workload
 from autoquant.planner.delivery import Planned, deliver
 from autoquant.planner.evaluator import Recorder
 from autoquant.planner.events import logged
@@ -28,16 +31,17 @@ from autoquant.planner.parameters import unquantized
 from autoquant.planner.payback import measure_payback
 from autoquant.planner.plan import Plan
 from autoquant.planner.progress import OnProgress, Progress, silent
-from autoquant.planner.request import Request, require_sensible
+from autoquant.planner.request import Preparation, Request, require_sensible
 from autoquant.planner.search import SearchSettings, search
 from autoquant.planner.selection import choose
 from autoquant.planner.shared_evaluator import SharedEvaluator
 from autoquant.planner.shared_study import SharedStudy
+from autoquant.planner.source import DEMO
 from autoquant.planner.starting import start_measuring
 from autoquant.planner.stored_evaluator import StoredEvaluator
 from autoquant.planner.study_directory import STUDY, StudyDirectory
 from autoquant.planner.verdict import make_plan
-from autoquant.planner.workload import WorkloadRequest
+from autoquant.planner.workload import UNSEEN_PROMPTS, WorkloadRequest
 from autoquant.search_spaces.levers import asked_levers
 
 
@@ -68,6 +72,7 @@ def autoquant(
     trust_remote_code: bool = False,
     space_file: str | Path | None = None,
     levers: Mapping[str, Sequence[Any]] | None = None,
+    confirm: bool = True,
     on_progress: OnProgress = silent,
 ) -> Plan:
     """Find the settings under which ``pipeline`` keeps a budget with the least loss of fidelity.
@@ -105,6 +110,7 @@ def autoquant(
         space_file: A YAML file that says what may be tried (search_spaces/space_file.py).
         levers: For each lever of ``search_spaces/levers.py`` the values to try instead of those
             that are open by themselves, like ``{"offload": ["none", "model"]}``.
+        confirm: Whether to draw the winner on prompts and seeds that the search never saw.
         on_progress: Called after each step.
 
     Raises:
@@ -115,7 +121,7 @@ def autoquant(
         SearchInterrupted: Ctrl-C came before anything fitted.
     """
     budget = Budget.of(vram_gb, latency_s, load_peak_gb, max_loss)
-    settings = SearchSettings(trials=trials, time_limit_s=time_limit_s, seed=seed)
+    settings = SearchSettings(trials=trials, time_limit_s=time_limit_s, seed=seed, confirm=confirm)
     request = Request(
         pipeline=str(pipeline) if isinstance(pipeline, Path) else pipeline,
         workload=workload or WorkloadRequest(),
@@ -225,6 +231,14 @@ def plan_pipeline(
                     f"Interrupted after {len(result.trials)} trials. {error}"
                 ) from None
             raise
+        confirmation = None
+        if settings.confirm and not result.interrupted:
+            on_progress(Progress("confirmation", best=selection.chosen))
+            unseen = unseen_workload(prepared.workload, _unseen_prompts(prepared))
+            with suppress(KeyboardInterrupt):  # the plan stands without it
+                selection, confirmation = confirm_on(
+                    selection, result.trials, budget, evaluator, unseen
+                )
         payback = measure_payback(
             selection.chosen,
             result.trials,
@@ -241,6 +255,7 @@ def plan_pipeline(
                 result,
                 selection,
                 payback,
+                confirmation=confirmation,
             ),
             reference_images=evaluator.images_of(unquantized(prepared.space, prepared.runtime)),
             images=evaluator.images_of(chosen),
@@ -254,3 +269,8 @@ def _identify(request: Request, *, cache: bool) -> Identity | None:
     identity = identify(request, known)
     known.save()
     return identity
+
+
+def _unseen_prompts(prepared: Preparation) -> tuple[str, ...]:
+    """The demo knows no words but those of its own captions."""
+    return demo.UNSEEN_PROMPTS if prepared.source.location == DEMO else UNSEEN_PROMPTS

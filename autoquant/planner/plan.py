@@ -13,6 +13,7 @@ from autoquant.files import write_text
 from autoquant.metrics.device import DeviceFingerprint
 from autoquant.planner.budget import Budget
 from autoquant.planner.candidate import Candidate, Runtime
+from autoquant.planner.confirmation import Confirmation
 from autoquant.planner.measurement import Measured
 from autoquant.planner.payback import CompilePayback
 from autoquant.planner.sensitivity import Sensitivity
@@ -176,6 +177,7 @@ class Plan(_Part):
     pareto: tuple[ParetoPoint, ...] = ()
     search: SearchSummary
     sensitivity: tuple[Sensitivity, ...] = ()
+    confirmation: Confirmation | None = None
     device: DeviceFingerprint
     versions: dict[str, str] = {}
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from autoquant.planner.measurement import Trial
 
-Phase = Literal["reference", "search", "done"]
+Phase = Literal["reference", "search", "confirmation", "done"]
 
 
 @dataclass(frozen=True)

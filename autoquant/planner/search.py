@@ -48,11 +48,13 @@ class SearchSettings:
         trials: Most candidates to measure.
         time_limit_s: Wall seconds after which no further candidate is started.
         seed: Seed of the sampler.
+        confirm: Whether the winner is drawn on prompts and seeds that the search never saw.
     """
 
     trials: int = 40
     time_limit_s: float | None = None
     seed: int = 0
+    confirm: bool = True
 
     def __post_init__(self) -> None:
         if self.trials < 1:

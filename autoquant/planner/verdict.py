@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from autoquant import __version__
 from autoquant.planner.budget import Budget
+from autoquant.planner.confirmation import Confirmation
 from autoquant.planner.measurement import Trial
 from autoquant.planner.payback import CompilePayback
 from autoquant.planner.plan import (
@@ -32,6 +33,7 @@ def make_plan(
     result: SearchResult,
     selection: Selection,
     payback: CompilePayback | None = None,
+    confirmation: Confirmation | None = None,
 ) -> Plan:
     """The plan for the chosen trial, with its evidence."""
     chosen, reference = selection.chosen, prepared.reference.measured
@@ -66,6 +68,7 @@ def make_plan(
         pareto=tuple(_pareto_point(trial, chosen, budget) for trial in selection.pareto),
         search=_summary(prepared, budget, settings, result, selection),
         sensitivity=result.sensitivity,
+        confirmation=confirmation,
         device=prepared.device,
         versions=prepared.versions,
     )

@@ -25,6 +25,22 @@ DEFAULT_PROMPTS = (
     "a macro photograph of a bee on a sunflower",
 )
 
+# Never used while searching. The first ones render text and count, where small damage shows first.
+UNSEEN_PROMPTS = (
+    'a wooden sign at a trail head that reads "NORTH RIDGE 4 KM"',
+    "an elderly woman laughing in a sunlit kitchen, flour on her hands",
+    'the cover of a paperback novel titled "THE LAST LIGHTHOUSE"',
+    "two black cats and a white one asleep on a striped sofa",
+    'a chalkboard menu: "SOUP 5, TEA 2, CAKE 3"',
+    "a sailing boat under a stormy sky, oil painting",
+    "a glass teapot on a marble table, backlit, shallow depth of field",
+    "an aerial view of a river delta at sunset",
+    "a violinist on an empty stage, a single spotlight",
+    "a tiled courtyard with an orange tree, long shadows",
+    "a robot gardener watering tomatoes, isometric illustration",
+    "a steam train crossing a stone viaduct in autumn",
+)
+
 CallArgument = str | int | float | bool | None
 
 

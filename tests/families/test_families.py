@@ -65,7 +65,7 @@ def test_a_family_ends_with_a_feasible_quantized_plan(
     prepared, evaluator = prepare(request, tmp_path)
     assert set(prepared.space.components) == DECIDED[make]
     budget = Budget.of(0.999 * prepared.reference.measured.peak_gb)
-    settings = SearchSettings(trials=3)
+    settings = SearchSettings(trials=3, confirm=False)
     result = search(Recorder(evaluator), prepared.space, budget, settings, prepared.runtime)
     assert [trial.failure for trial in result.trials] == [None] * 3
     chosen = choose(result.trials, budget).chosen

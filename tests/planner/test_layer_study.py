@@ -5,15 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from autoquant import demo
-from autoquant.planner.api import plan_pipeline
-from autoquant.planner.budget import Budget
+from autoquant import Plan, autoquant, demo
 from autoquant.planner.layer_study import LayerStudy, screening_workload
 from autoquant.planner.parameters import unquantized
-from autoquant.planner.plan import Plan
 from autoquant.planner.preparation import prepare
 from autoquant.planner.request import Preparation, Request
-from autoquant.planner.search import SearchSettings
 from autoquant.planner.sensitivity import Sensitivity
 from autoquant.planner.workload import Workload, WorkloadRequest
 from autoquant.search_spaces.scheme import Choice
@@ -64,13 +60,18 @@ def test_a_screen_is_a_small_version_of_the_workload() -> None:
     assert screening_workload(full.model_copy(update={"steps": 4})).steps == 4
 
 
-def test_a_budget_between_two_widths_is_filled_with_the_layers_that_matter(
-    tmp_path: Path,
-) -> None:
+def test_a_budget_between_two_widths_is_filled_with_the_layers_that_matter() -> None:
     # nf4 everywhere takes 4.3 MB and nothing quantized 10 MB.
-    budget = Budget.of(vram_gb=0.0052)
-    request = Request(pipeline="demo", workload=FEW, metric="flip", backends=(NF4,), download=False)
-    plan = plan_pipeline(request, budget, SearchSettings(trials=14), tmp_path).plan
+    plan = autoquant(
+        "demo",
+        vram_gb=0.0052,
+        workload=FEW,
+        metric="flip",
+        backends=[NF4],
+        download=False,
+        trials=14,
+        cache=False,
+    )
     assert plan.sensitivity[0].component == "transformer"
     transformer = plan.components["transformer"]
     assert transformer.scheme == NF4
@@ -79,4 +80,7 @@ def test_a_budget_between_two_widths_is_filled_with_the_layers_that_matter(
     table = str(plan)
     assert "Which layers of the transformer hurt: bitsandbytes:nf4" in table
     assert re.search(r"kept .* final projection \(1 layers?\)", table)
+    assert plan.confirmation is not None
+    assert plan.confirmation.prompts == demo.UNSEEN_PROMPTS[:2]
+    assert plan.confirmation.sentence in " ".join(table.split())
     assert Plan.from_json(plan.to_json()) == plan

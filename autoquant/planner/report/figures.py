@@ -80,6 +80,8 @@ def lead(plan: Plan) -> Iterator[str]:
             else "."
         )
     )
+    if plan.confirmation is not None:
+        yield plan.confirmation.sentence
     if plan.search.interrupted:
         yield "The search was interrupted: this is the best of what was measured until then."
 
