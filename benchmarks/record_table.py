@@ -12,6 +12,7 @@ Run it again to go on where it was stopped:
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
 import random
 import sys
@@ -31,6 +32,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from autoquant import demo
 from autoquant.console.quiet import quiet_libraries
 from autoquant.errors import CandidateFailed, first_line
+from autoquant.files import write_bytes
 from autoquant.metrics.device import fingerprint, package_versions
 from autoquant.metrics.fidelity import Metric, available_metrics, losses_of, score
 from autoquant.metrics.images import check_images
@@ -42,6 +44,7 @@ from autoquant.search_spaces.quantize import apply_choice
 from autoquant.search_spaces.scheme import NONE, Choice
 from autoquant.search_spaces.space import ComponentSpace, open_space
 from autoquant.storage import held_bytes
+from benchmarks.recorded_table import TABLE, compile_table
 
 CPU = torch.device("cpu")
 DTYPE = torch.bfloat16
@@ -60,7 +63,6 @@ SCHEMES = {
     "text_encoder_2": (
         "bitsandbytes:nf4",
         "torchao:int8wo",
-        "quanto:int4",
         "quanto:int2",
         "gguf:Q5_0",
     ),
@@ -315,6 +317,8 @@ def main() -> None:
     total = np.prod([len(c) for c in recorder.choices.values()]) * len(RUNTIMES)
     print(f"{total} rows, noise floor {recorder.floor:.5f}", flush=True)
     recorder.record(arguments.passes, arguments.seed)
+    table = json.dumps(compile_table(arguments.work), separators=(",", ":"))
+    write_bytes(TABLE, gzip.compress(table.encode(), mtime=0))
 
 
 if __name__ == "__main__":

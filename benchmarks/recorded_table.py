@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 from statistics import median
@@ -15,7 +17,8 @@ from autoquant.metrics.latency import LatencySummary, summarize
 from autoquant.metrics.score import MetricScore
 from autoquant.planner.candidate import Candidate, Runtime
 from autoquant.planner.measurement import GIB, Measured
-from autoquant.search_spaces.scheme import Choice
+from autoquant.search_spaces.levers import LeverSpace
+from autoquant.search_spaces.scheme import NONE, Choice
 from autoquant.search_spaces.space import SearchSpace
 
 TABLE = Path(__file__).parent / "demo_table.json.gz"
@@ -32,18 +35,77 @@ class RecordedTable:
     """
 
     def __init__(self, path: Path = TABLE) -> None:
-        self.entries: dict[str, Any] = json.loads(gzip.decompress(path.read_bytes()))
+        self._open(json.loads(gzip.decompress(path.read_bytes())))
+
+    def _open(self, entries: dict[str, Any]) -> None:
+        self.entries = entries
         self.choices = {
             name: [Choice.model_validate(choice) for choice in choices]
             for name, choices in self.entries["choices"].items()
         }
         self.runtimes = [Runtime.model_validate(runtime) for runtime in self.entries["runtimes"]]
-        self.space = SearchSpace.model_validate({"components": self.entries["space"]})
+        self.space = SearchSpace.model_validate(
+            {
+                "components": self.entries["space"],
+                "levers": {
+                    lever: tuple(dict.fromkeys(getattr(it, lever) for it in self.runtimes))
+                    for lever in LeverSpace.model_fields
+                },
+            }
+        )
         self._position = {
             name: {choice: place for place, choice in enumerate(choices)}
             for name, choices in self.choices.items()
         }
         self._measured: dict[int, Measured] = {}
+
+    def restricted(
+        self,
+        schemes: Mapping[str, Sequence[str]],
+        runtimes: int | None = None,
+        prompts: int | None = None,
+    ) -> RecordedTable:
+        """A smaller table: fewer schemes, only the first runtimes, only the first prompts.
+
+        The rows of fewer prompts cost as much less as drawing and scoring them took.
+        """
+        kept = {
+            name: [
+                place
+                for place, choice in enumerate(choices)
+                if choice.scheme == NONE or choice.scheme in schemes.get(name, [choice.scheme])
+            ]
+            for name, choices in self.choices.items()
+        }
+        sizes = [*map(len, self.choices.values()), len(self.runtimes)]
+        places = [*kept.values(), range(len(self.runtimes))[:runtimes]]
+        rows = [_position(at, sizes) for at in product(*places)]
+        entries, columns = dict(self.entries), self.entries["columns"]
+        entries["columns"] = {name: [columns[name][row] for row in rows] for name in columns}
+        entries["failures"] = {
+            str(new): self.entries["failures"][str(row)]
+            for new, row in enumerate(rows)
+            if str(row) in self.entries["failures"]
+        }
+        if prompts is not None:
+            _cut_prompts(entries["columns"], prompts)
+        entries["runtimes"] = entries["runtimes"][:runtimes]
+        for part in ("choices", "components"):
+            entries[part] = {
+                name: [entries[part][name][place] for place in kept[name]] for name in kept
+            }
+        entries["space"] = {
+            name: {
+                **space,
+                "schemes": [
+                    s for s in space["schemes"] if s in schemes.get(name, [s]) or s == NONE
+                ],
+            }
+            for name, space in entries["space"].items()
+        }
+        smaller = object.__new__(RecordedTable)
+        smaller._open(entries)
+        return smaller
 
     def __len__(self) -> int:
         return len(self.entries["columns"]["seconds"])
@@ -88,6 +150,12 @@ class RecordedTable:
         if row not in self._measured:
             self._measured[row] = self._read(row)
         return self._measured[row]
+
+    def all_measured(self) -> Iterator[Measured]:
+        """Every row that is no failure."""
+        for row in range(len(self)):
+            with suppress(CandidateFailed):
+                yield self.measure(self.candidate(row))
 
     def _read(self, row: int) -> Measured:
         entries, columns = self.entries, self.entries["columns"]
@@ -134,6 +202,22 @@ class RecordedTable:
         )
 
 
+def _position(at: Sequence[int], sizes: Sequence[int]) -> int:
+    row = 0
+    for place, size in zip(at, sizes, strict=True):
+        row = row * size + place
+    return row
+
+
+def _cut_prompts(columns: dict[str, list[Any]], prompts: int) -> None:
+    drawn = max(map(len, columns["losses"]))
+    columns["seconds"] = [
+        seconds - drawing * (1 - prompts / drawn)
+        for seconds, drawing in zip(columns["seconds"], columns["drawing_s"], strict=True)
+    ]
+    columns["losses"] = [losses[:prompts] for losses in columns["losses"]]
+
+
 def compile_table(work: Path) -> dict[str, Any]:
     """Put what ``record_table.py`` wrote to ``work`` in order.
 
@@ -152,7 +236,8 @@ def compile_table(work: Path) -> dict[str, Any]:
     runtimes = sorted({row[-1] for row in by_row})
     components = _components(work, header)
     columns: dict[str, list[Any]] = {
-        name: [] for name in ("losses", "peak_bytes", "load_peak_bytes", "latency_s", "seconds")
+        name: []
+        for name in ("losses", "peak_bytes", "load_peak_bytes", "latency_s", "seconds", "drawing_s")
     }
     failures: dict[str, str] = {}
     sizes = [*(range(len(choices)) for choices in header["choices"].values()), runtimes]
@@ -200,6 +285,7 @@ def _append(
         for name, nothing in (("losses", []), ("peak_bytes", 0), ("latency_s", [])):
             columns[name].append(nothing)
         columns["seconds"].append(round(built_s, 3))
+        columns["drawing_s"].append(0.0)
         return
     first = ran[0]
     if any(entry["losses"] != first["losses"] for entry in ran):
@@ -209,9 +295,10 @@ def _append(
     columns["losses"].append([float(f"{loss:.5g}") for loss in first["losses"]])
     columns["peak_bytes"].append(first["peak_bytes"])
     columns["latency_s"].append([round(s, 5) for s in (called.median, called.low, called.high)])
-    run_s = [sum(e["cpu_s"]) + e["counted_s"] + e["scoring_s"] for e in ran]
-    spent = median([s / entry["busy"] for s, entry in zip(run_s, ran, strict=True)])
-    columns["seconds"].append(round(built_s + spent, 3))
+    drawing_s = median([(sum(e["cpu_s"]) + e["scoring_s"]) / e["busy"] for e in ran])
+    counted_s = median([e["counted_s"] / e["busy"] for e in ran])
+    columns["drawing_s"].append(round(drawing_s, 3))
+    columns["seconds"].append(round(built_s + counted_s + drawing_s, 3))
 
 
 def _components(work: Path, header: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:

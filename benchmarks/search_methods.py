@@ -14,8 +14,10 @@ import random
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from statistics import fmean, median
 
@@ -24,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import numpy as np
 import optuna
 
+from autoquant.errors import CandidateFailed
 from autoquant.planner.budget import Budget
 from autoquant.planner.candidate import Candidate
 from autoquant.planner.measurement import Measured
@@ -34,16 +37,19 @@ from benchmarks.curves import Curve, draw_curves
 from benchmarks.recorded_table import TABLE, RecordedTable
 from benchmarks.rules_of_thumb import RULES
 
+warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
 PICTURE = Path(__file__).parent.parent / "docs" / "searching.svg"
 OURS = "autoquant"
 
 SEEDS = 20
 BUDGETS = 200
 # A method that knows no end is stopped after this many different candidates.
-MOST_TRIALS = 200
+MOST_TRIALS = 150
 # The GP sampler takes half a second a proposal.
-GP_BUDGETS = 10
-GP_TRIALS = 60
+GP_BUDGETS = 5
+GP_TRIALS = 40
 WITHIN = 0.01
 
 
@@ -111,16 +117,26 @@ class Ledger:
         self.steps: list[Step] = []
 
     def measure(self, candidate: Candidate) -> Measured:
-        """Answer, at a price the first time."""
-        measured = self._table.measure(candidate)
-        if candidate.key not in self._asked:
-            self._asked.add(candidate.key)
-            last = self.steps[-1] if self.steps else Step(0.0, None)
-            loss = last.loss
+        """Answer, at a price the first time.
+
+        Raises:
+            CandidateFailed: It could not be measured, which costs as well.
+        """
+        loss = None
+        try:
+            measured = self._table.measure(candidate)
             if is_feasible(measured, self._budget):
-                loss = measured.loss if loss is None else min(loss, measured.loss)
-            self.steps.append(Step(last.seconds + self._table.seconds(candidate), loss))
+                loss = measured.loss
+        finally:
+            if candidate.key not in self._asked:
+                self._asked.add(candidate.key)
+                self._pay(self._table.seconds(candidate), loss)
         return measured
+
+    def _pay(self, seconds: float, loss: float | None) -> None:
+        last = self.steps[-1] if self.steps else Step(0.0, None)
+        known = [it for it in (last.loss, loss) if it is not None]
+        self.steps.append(Step(last.seconds + seconds, min(known, default=None)))
 
 
 def autoquant_search(table: RecordedTable, budget: Budget, seed: int) -> Ledger:
@@ -142,7 +158,11 @@ def optuna_search(
     study = optuna.create_study(sampler=make(seed))
     for _ in range(3 * most):
         trial = study.ask()
-        measured = ledger.measure(suggest(trial, table.space, table.runtimes[0]))
+        try:
+            measured = ledger.measure(suggest(trial, table.space, table.runtimes[0]))
+        except CandidateFailed:
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            continue
         for name, missed in excess(measured, budget).items():
             trial.set_constraint(name, missed)
         study.tell(trial, measured.loss)
@@ -155,7 +175,8 @@ def random_search(table: RecordedTable, budget: Budget, seed: int) -> Ledger:
     """Rows in random order."""
     ledger = Ledger(table, budget)
     for row in random.Random(seed).sample(range(len(table)), MOST_TRIALS):
-        ledger.measure(table.candidate(row))
+        with suppress(CandidateFailed):
+            ledger.measure(table.candidate(row))
     return ledger
 
 
@@ -181,7 +202,7 @@ METHODS: dict[str, Method] = {
 
 def random_budgets(table: RecordedTable, count: int) -> list[tuple[Budget, float]]:
     """Budgets that something keeps, uniform in memory and latency, and the best loss under each."""
-    measured = [table.measure(table.candidate(row)) for row in range(len(table))]
+    measured = list(table.all_measured())
     peaks = np.array([m.peak_gb for m in measured])
     seconds = np.array([m.latency_s.median for m in measured])
     losses = np.array([m.loss for m in measured])
@@ -196,20 +217,40 @@ def random_budgets(table: RecordedTable, count: int) -> list[tuple[Budget, float
     return budgets
 
 
+def run_one(table: RecordedTable, method: str, place: int, seed: int) -> Run:
+    """One method under one of the random budgets."""
+    budget, best = _budgets(table)[place]
+    return Run(method, place, best, tuple(METHODS[method](table, budget, seed).steps))
+
+
+@cache
+def _budgets(table: RecordedTable) -> list[tuple[Budget, float]]:
+    return random_budgets(table, BUDGETS)
+
+
+@cache
+def _table(path: Path) -> RecordedTable:
+    return RecordedTable(path)
+
+
+def _run_at(path: Path, method: str, place: int, seed: int) -> Run:
+    return run_one(_table(path), method, place, seed)
+
+
 def run_all(
-    table: RecordedTable, budgets: Sequence[tuple[Budget, float]], seeds: int
-) -> Iterator[Run]:
+    path: Path, methods: Sequence[str], budgets: int, seeds: int, processes: int
+) -> list[Run]:
     """Every method under every budget; those that depend on a seed with ``seeds`` seeds each."""
-    for name, method in METHODS.items():
-        few = name == "Optuna GP"
-        for place, (budget, best) in enumerate(budgets[:GP_BUDGETS] if few else budgets):
-            # What does not depend on its seed is run once.
-            count = 1 if name == OURS or few else seeds
+    tasks = []
+    for method in methods:
+        few = method == "Optuna GP"
+        # What does not depend on its seed is run once.
+        count = 1 if few or method == OURS else seeds
+        for place in range(min(GP_BUDGETS, budgets) if few else budgets):
             for number in range(count):
-                seed = (place * count + number) % SEEDS
-                ledger = method(table, budget, seed)
-                yield Run(name, place, best, tuple(ledger.steps))
-        print(f"{name} done", file=sys.stderr, flush=True)
+                tasks.append((path, method, place, (place * count + number) % SEEDS))
+    with ProcessPoolExecutor(processes) as pool:
+        return list(pool.map(_run_at, *zip(*tasks, strict=True), chunksize=5))
 
 
 def methods_table(runs: Sequence[Run], table: RecordedTable) -> str:
@@ -271,12 +312,12 @@ def rules_table(
                 kept.append((measured.loss, ours[place]))
         better = sum(our is None or rule_s < our for rule_s, our in kept)
         equal = sum(rule_s == our for rule_s, our in kept)
-        middle = (f"{median(loss for loss, _ in kept):.4f}", _median_of(o for _, o in kept))
+        middle = (_median_of(loss for loss, _ in kept), _median_of(o for _, o in kept))
         cells = [
             name,
             f"{len(kept) / len(budgets):.0%}",
             *(f"{n / len(budgets):.0%}" for n in (equal, len(kept) - better - equal, better)),
-            *(middle if kept else ("", "")),
+            *middle,
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -328,17 +369,16 @@ def main() -> None:
     parser.add_argument("--table", type=Path, default=TABLE)
     parser.add_argument("--budgets", type=int, default=BUDGETS)
     parser.add_argument("--seeds", type=int, default=1, help="seeds for each budget, of 20 in turn")
+    parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--only", nargs="*", help="methods to run")
     parser.add_argument("--picture", type=Path, default=PICTURE)
     arguments = parser.parse_args()
-    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    if arguments.only:
-        for name in set(METHODS) - set(arguments.only):
-            del METHODS[name]
     table = RecordedTable(arguments.table)
-    budgets = random_budgets(table, arguments.budgets)
-    runs = list(run_all(table, budgets, arguments.seeds))
+    methods = [OURS, *(m for m in METHODS if m != OURS and m in (arguments.only or METHODS))]
+    runs = run_all(
+        arguments.table, methods, arguments.budgets, arguments.seeds, arguments.processes
+    )
+    budgets = _budgets(table)[: arguments.budgets]
     print(f"{len(table)} candidates, {sum(table.entries['columns']['seconds']):.0f} s in all\n")
     print(methods_table(runs, table), end="\n\n")
     print(rules_table(runs, table, budgets), end="\n\n")

@@ -11,7 +11,7 @@ from typing import cast
 
 import numpy as np
 
-from autoquant.errors import CandidateFailed, MetricUnavailable
+from autoquant.errors import CandidateFailed, MetricUnavailable, first_line
 from autoquant.metrics.images import Images, check_shape
 from autoquant.metrics.metric import (
     DEFAULT_CLIP_MODEL,
@@ -146,7 +146,8 @@ def score(
 
     Raises:
         InputError: The shapes do not fit.
-        CandidateFailed: The candidate's images have another size, or a value is not finite.
+        CandidateFailed: The candidate's images have another size, the metric cannot take one of
+            them, or a value is not finite.
     """
     check_shape(reference, len(prompts))
     check_shape(candidate, len(prompts))
@@ -154,7 +155,13 @@ def score(
         raise CandidateFailed(
             f"The images have the shape {candidate.shape}, the reference has {reference.shape}."
         )
-    values = metric.per_image(_clipped(reference), _clipped(candidate), prompts)
+    try:
+        values = metric.per_image(_clipped(reference), _clipped(candidate), prompts)
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        # A metric may come from another package: what it cannot take is one failed candidate.
+        raise CandidateFailed(
+            f"Metric {metric.name!r} failed: {type(error).__name__}: {first_line(error)}"
+        ) from error
     for index, value in enumerate(values):
         if not np.isfinite(value):
             raise CandidateFailed(

@@ -40,14 +40,18 @@ def expected_improvement(forecast: Forecast, loss: float) -> Floats:
     return np.maximum(_shortfall(forecast, loss + floor) - _shortfall(forecast, floor), 0.0)
 
 
+def probability_as_good(forecast: Forecast, loss: float) -> Floats:
+    """Probability that each candidate's loss is ``loss`` or less, but for a small share."""
+    level = np.log((loss + forecast.floor) * (1 + _AS_GOOD))
+    return np.asarray(ndtr((level - forecast.log_loss) / np.maximum(forecast.log_loss_sd, 1e-9)))
+
+
 def expected_speedup(forecast: Forecast, latency_s: float, loss: float) -> Floats:
     """Mean share of ``latency_s`` that each candidate saves where its loss is ``loss`` or less."""
     sd = np.maximum(forecast.latency_s_sd, 1e-12)
     distance = (latency_s - forecast.latency_s) / sd
     saved = sd * (distance * ndtr(distance) + np.exp(-(distance**2) / 2) / np.sqrt(2 * np.pi))
-    level = np.log((loss + forecast.floor) * (1 + _AS_GOOD))
-    as_good = ndtr((level - forecast.log_loss) / np.maximum(forecast.log_loss_sd, 1e-9))
-    return np.asarray(saved / latency_s * as_good)
+    return np.asarray(saved / latency_s * probability_as_good(forecast, loss))
 
 
 def _shortfall(forecast: Forecast, level: float) -> Floats:

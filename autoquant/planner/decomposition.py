@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from autoquant.planner.acquisition import (
     expected_improvement,
     expected_speedup,
+    probability_as_good,
     probability_feasible,
 )
 from autoquant.planner.axes import Indices, allowed, axes_of, candidate_at, indices_of
@@ -128,6 +129,8 @@ class Decomposition:
         most = loss if self._budget.max_loss is None else min(loss, self._budget.max_loss)
         gain = expected_improvement(forecast, most) * chance
         if best is None:
+            if self._budget.max_loss is not None:
+                chance = chance * probability_as_good(forecast, self._budget.max_loss)
             if chance.sum() >= _LEAST_FITTING:
                 return int(gain.argmax())
             # What comes nearest says what would be enough, and whether predictions can be trusted.

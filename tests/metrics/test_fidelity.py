@@ -166,6 +166,19 @@ def test_images_that_cannot_be_compared(pictures: Images) -> None:
         score(Listed(0.0, float("nan"), 0.0), pictures, pictures, PROMPTS)
 
 
+def test_a_metric_that_cannot_take_an_image_fails_the_candidate_and_not_the_search(
+    pictures: Images,
+) -> None:
+    class Picky(Listed):
+        def per_image(
+            self, reference: Images, candidate: Images, prompts: Sequence[str]
+        ) -> list[float]:
+            raise ValueError(f"image {len(prompts) - 1} has no edges")
+
+    with pytest.raises(CandidateFailed, match="'listed' failed: ValueError: image 2 has no edges"):
+        score(Picky(), pictures, pictures, PROMPTS)
+
+
 def test_every_built_in_module_makes_metrics_of_its_family() -> None:
     for family, module in fidelity._BUILT_IN.items():
         assert module == f"autoquant.metrics.{family}"
