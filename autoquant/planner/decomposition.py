@@ -21,6 +21,7 @@ from autoquant.planner.effects import Floats
 from autoquant.planner.forecast import Forecast, Predictor
 from autoquant.planner.measurement import Estimate, Measured, Prediction, Trial
 from autoquant.planner.parameters import unquantized
+from autoquant.planner.priors import Priors
 from autoquant.planner.selection import is_feasible
 from autoquant.search_spaces.scheme import Choice
 from autoquant.search_spaces.space import SearchSpace
@@ -61,6 +62,7 @@ class Decomposition:
         self._budget = budget
         self._unquantized = unquantized(space, runtime)
         self._axes = axes_of(space, runtime)
+        self._priors = Priors(self._axes)
         self._runtime = runtime
         self._estimates: tuple[Estimate, ...] = ()
         self._predictor: Predictor | None = None
@@ -71,6 +73,7 @@ class Decomposition:
         """Go on with a space that holds more choices, and what these should do."""
         self._space = space
         self._axes = axes_of(space, self._runtime)
+        self._priors = Priors(self._axes)
         self._estimates += tuple(estimates)
 
     def loss_alone(self, component: str, choice: Choice) -> float:
@@ -96,7 +99,7 @@ class Decomposition:
         if reference.measured is None:
             return None
         trials = list(finished.values())
-        predictor = Predictor(self._axes, reference.measured, trials, self._estimates)
+        predictor = Predictor(self._priors, reference.measured, trials, self._estimates)
         self._predictor = predictor
         rows = self._unmeasured(predictor, trials)
         forecast = predictor.forecast(rows)

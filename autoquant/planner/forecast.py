@@ -14,38 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from autoquant.metrics.score import losses_of
-from autoquant.planner.axes import Axis, Indices, indices_of
+from autoquant.planner.axes import Indices, indices_of
 from autoquant.planner.budget import Budget
-from autoquant.planner.effects import Effects, Floats, Spread, prior_covariance
+from autoquant.planner.effects import Effects, Floats
 from autoquant.planner.measurement import Estimate, Measured, Prediction, Trial
+from autoquant.planner.priors import Priors
 
 _POWERS = (1.0, 1.5, 2.0, 3.0, 5.0)
-_MOST_SPREADS_OFF = 3.0
 
-# The priors, in shares of the reference's figure; for the loss in logarithms. They are wide: what
-# is measured decides, and they only say which options are likely to be alike.
-_WEIGHTS = Spread({"scheme": 0.05, "width": 0.03, "exclusions": 0.1}, own=0.02, level=0.1)
-_LEVERS = {
-    **dict.fromkeys(("compile", "vae_tiling", "vae_slicing", "attention", "compute_dtype"), 0.4),
-    "offload": 1.0,
-}
-_ACTIVATIONS = Spread(
-    {"scheme": 0.1, "width": 0.05, "exclusions": 0.05, "fuse_qkv": 0.1, **_LEVERS}, own=0.03
-)
-_SECONDS = Spread(
-    {"scheme": 0.3, "width": 0.15, "exclusions": 0.05, "fuse_qkv": 0.05, **_LEVERS},
-    own=0.02,
-    level=0.2,
-)
-_LOSS = Spread(
-    {"scheme": 0.25, "width": 0.25, "exclusions": 0.25, "fuse_qkv": 0.03},
-    own=0.08,
-    level=1.5,
-    slope=0.2,
-)
-# What an 8-bit choice does before anything is measured, and what one bit less does to that.
-_LOG_LOSS_OF_8_BITS = np.log(0.02)
-_LOG_LOSS_A_BIT = -0.35
 # Effects do not explain this much of a loss (its logarithm), of the activations.
 _LOSS_NOISE = 0.005
 # Correlation between the damages of two options: its standard deviation.
@@ -115,7 +91,7 @@ class Predictor:
     """What the trials so far say of every candidate of a space.
 
     Args:
-        axes: The space.
+        priors: The space, and what is expected of its options.
         reference: The measurement of the candidate that changes nothing.
         trials: What was measured; those that are not of the space are left out.
         estimates: What cheaper measurements say of choices alone.
@@ -123,13 +99,14 @@ class Predictor:
 
     def __init__(
         self,
-        axes: Sequence[Axis],
+        priors: Priors,
         reference: Measured,
         trials: Sequence[Trial],
         estimates: Sequence[Estimate] = (),
     ) -> None:
         self._estimates = estimates
-        self._axes = axes
+        self._priors = priors
+        self._axes = axes = priors.axes
         self._reference = reference
         placed = [(indices_of(trial.candidate, axes), trial) for trial in trials]
         known = [(at, t.measured) for at, t in placed if at is not None and t.measured is not None]
@@ -195,12 +172,7 @@ class Predictor:
                 held.append(np.zeros(len(axis.options)))
                 spread.append(np.zeros(len(axis.options)))
                 continue
-            active = axis.damages
-            effects = Effects(
-                [np.where(active, axis.bits / 16.0 - 1.0, 0.0)],
-                [prior_covariance(axis, _WEIGHTS, active)],
-                [active],
-            )
+            effects = self._priors.weights(place)
             shares = [m.component_gb.get(axis.name, whole) / whole - 1 for m in self._measured]
             rows = self._indices[:, [place]]
             for estimate in self._estimates:
@@ -238,14 +210,16 @@ class Predictor:
             (measured.peak_gb - known) / base - 1
             for measured, known in zip(self._measured, held, strict=True)
         ]
-        return self._fit(_ACTIVATIONS, shares, np.full(len(shares), _ACTIVATION_NOISE))
+        return self._fit(
+            self._priors.activations(), shares, np.full(len(shares), _ACTIVATION_NOISE)
+        )
 
     def _fit_seconds(self) -> tuple[float, Effects]:
         """The likeliest noise, and the effects under it."""
         base = self._reference.latency_s.median
         shares = [measured.latency_s.median / base - 1 for measured in self._measured]
         fits = {
-            noise: self._fit(_SECONDS, shares, np.full(len(shares), noise))
+            noise: self._fit(self._priors.seconds(), shares, np.full(len(shares), noise))
             for noise in _SECONDS_NOISES
         }
         noise = max(fits, key=lambda it: fits[it].log_evidence)
@@ -254,16 +228,11 @@ class Predictor:
     def _fit_load_peak(self) -> Effects:
         base = self._reference.load_peak_gb
         shares = [measured.load_peak_gb / base - 1 for measured in self._measured]
-        return self._fit(_ACTIVATIONS, shares, np.full(len(shares), _ACTIVATION_NOISE))
-
-    def _fit(self, spread: Spread, values: Sequence[float], noise: Floats) -> Effects:
-        """Effects that add up; the first option of each axis has none."""
-        active = [np.arange(len(axis.options)) > 0 for axis in self._axes]
-        effects = Effects(
-            [np.zeros(len(axis.options)) for axis in self._axes],
-            [prior_covariance(a, spread, on) for a, on in zip(self._axes, active, strict=True)],
-            active,
+        return self._fit(
+            self._priors.activations(), shares, np.full(len(shares), _ACTIVATION_NOISE)
         )
+
+    def _fit(self, effects: Effects, values: Sequence[float], noise: Floats) -> Effects:
         effects.fit(self._indices, np.array(values), noise)
         return effects
 
@@ -282,7 +251,7 @@ class Predictor:
         raw = np.concatenate([raw, np.exp(logs)])
         for estimate in estimated:
             rows = np.vstack([rows, self._row_of(estimate)])
-        fits = {power: self._loss_effects(power) for power in _POWERS}
+        fits = {power: self._priors.losses(power) for power in _POWERS}
         for effects in fits.values():
             # A loss that stands for none says no more than that it is small.
             for _ in range(2):
@@ -302,17 +271,6 @@ class Predictor:
     @staticmethod
     def _unexplained(effects: Effects, indices: Indices) -> Floats:
         return np.hypot(_LOSS_NOISE, _CORRELATION * effects.mixture(indices))
-
-    def _loss_effects(self, power: float) -> Effects:
-        return Effects(
-            [
-                np.where(axis.damages, _LOG_LOSS_OF_8_BITS + _LOG_LOSS_A_BIT * (axis.bits - 8), 0)
-                for axis in self._axes
-            ],
-            [prior_covariance(axis, _LOSS, axis.damages) for axis in self._axes],
-            [axis.damages for axis in self._axes],
-            power,
-        )
 
 
 def raw_loss(measured: Measured) -> float:
