@@ -53,6 +53,10 @@ def suggest(
     space: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Try what this YAML file says.")
     ] = None,
+    gguf: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Try this GGUF file as weights; may be repeated."),
+    ] = None,
     device: Annotated[
         str | None, typer.Option(help="Where to measure (default: the accelerator, else cpu).")
     ] = None,
@@ -116,6 +120,7 @@ def suggest(
 ) -> None:
     """Search for the best plan within a budget, measure it, and write it out."""
     from autoquant.planner.budget import Budget
+    from autoquant.planner.gguf_files import gguf_scheme, require_gguf_files
     from autoquant.planner.output import ResumableOutput, default_directories
     from autoquant.planner.search import SearchSettings
     from autoquant.planner.source import find_source
@@ -135,6 +140,7 @@ def suggest(
     find_source(model)
     if space is not None:
         read_space_file(space)
+    require_gguf_files(map(gguf_scheme, gguf or ()))
     workload = WorkloadRequest(
         prompts=None if prompts is None else read_prompts(prompts),
         seeds=seeds,
@@ -173,6 +179,7 @@ def suggest(
         variant=variant,
         trust_remote_code=trust_remote_code,
         space_file=space,
+        gguf_files=gguf or (),
         levers=levers,
     )
     _show(plan, directory, as_json=as_json)

@@ -71,6 +71,7 @@ def autoquant(
     variant: str | None = None,
     trust_remote_code: bool = False,
     space_file: str | Path | None = None,
+    gguf_files: Sequence[str | Path] = (),
     levers: Mapping[str, Sequence[Any]] | None = None,
     confirm: bool = True,
     on_progress: OnProgress = silent,
@@ -108,6 +109,7 @@ def autoquant(
         variant: Weight variant, like ``fp16``.
         trust_remote_code: Whether a pipeline may bring code of its own.
         space_file: A YAML file that says what may be tried (search_spaces/space_file.py).
+        gguf_files: Existing GGUF files to try as the weights of the component that they fit.
         levers: For each lever of ``search_spaces/levers.py`` the values to try instead of those
             that are open by themselves, like ``{"offload": ["none", "model"]}``.
         confirm: Whether to draw the winner on prompts and seeds that the search never saw.
@@ -136,6 +138,7 @@ def autoquant(
         trust_remote_code=trust_remote_code,
         space_file=None if space_file is None else str(space_file),
         levers=asked_levers(levers or {}),
+        gguf_files=tuple(map(str, gguf_files)),
     )
     with ExitStack() as stack:
         require_sensible(request)

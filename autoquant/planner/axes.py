@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -82,8 +81,8 @@ def bits(scheme: str) -> float:
     """The first number in a precision's name: bits of a weight without its scales."""
     if scheme == NONE:
         return _FULL_BITS
-    number = re.search(r"\d+", Scheme.parse(scheme).precision)
-    return float(number.group()) if number else _UNKNOWN_BITS
+    width = Scheme.parse(scheme).width
+    return _UNKNOWN_BITS if width is None else float(width)
 
 
 def axes_of(space: SearchSpace, runtime: Runtime) -> tuple[Axis, ...]:

@@ -7,7 +7,7 @@ from hashlib import sha256
 from pydantic import BaseModel, ConfigDict, Field
 
 from autoquant.search_spaces.levers import Attention, Compile, ComputeDtype, Offload
-from autoquant.search_spaces.scheme import NONE, Choice
+from autoquant.search_spaces.scheme import NONE, Choice, Scheme
 
 _LONGEST_NAMES = 24
 
@@ -84,7 +84,7 @@ class Candidate(BaseModel):
 
 def choice_label(choice: Choice) -> str:
     """One phrase for one component's choice."""
-    words = [choice.scheme if choice.scheme != NONE else "unquantized"]
+    words = [Scheme.parse(choice.scheme).short if choice.scheme != NONE else "unquantized"]
     if choice.exclusions:
         words.append(f"(keeps {_abbreviated(choice.exclusions)})")
     if choice.fuse_qkv:

@@ -27,8 +27,9 @@ from autoquant.planner.memory_faults import is_out_of_host_memory, out_of_memory
 from autoquant.planner.phases import announce, limit_gb
 from autoquant.planner.references import Reference, draw_all, make_reference
 from autoquant.planner.workload import Workload
+from autoquant.search_spaces.fuse import without_weights
 from autoquant.search_spaces.layer_groups import Calls, watch_calls
-from autoquant.search_spaces.quantize import apply_choice
+from autoquant.search_spaces.quantize import apply_choice, brings_weights
 from autoquant.search_spaces.scheme import Choice
 from autoquant.storage import held_bytes
 
@@ -87,11 +88,16 @@ def build_pipeline(
     quantized: dict[str, tuple[str, ...]] = {}
     with counter_for(device).watch() as reading:
         for name in loader.sizes:
-            module = loader.load(name, dtype)
-            reading.hold(module)
             choice = candidate.components.get(name, Choice())
+            if brings_weights(choice):
+                module = without_weights(loader.outline(name)).to(dtype)
+            else:
+                module = loader.load(name, dtype)
+                reading.hold(module)
             if choice != Choice():
                 quantized[name] = apply_choice(module, choice, dtype).layers
+            if brings_weights(choice):
+                reading.hold(module)
             modules[name] = module.to(home)
         pipeline = loader.assemble(modules, dtype)
         # Sequential offload leaves empty modules behind.

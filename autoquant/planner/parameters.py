@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from itertools import product
@@ -85,9 +84,8 @@ def one_a_width(schemes: Iterable[str]) -> tuple[str, ...]:
     """The first scheme of each width; the width is the first number in a precision's name."""
     first: dict[str, str] = {}
     for scheme in schemes:
-        precision = Scheme.parse(scheme).precision
-        number = re.search(r"\d+", precision)
-        first.setdefault(number.group() if number else precision, scheme)
+        parsed = Scheme.parse(scheme)
+        first.setdefault(str(parsed.width or parsed.precision), scheme)
     return tuple(first.values())
 
 
@@ -186,12 +184,15 @@ def _suggest_choice(trial: Any, name: str, component: ComponentSpace) -> Choice:
         if len(names) > 1:
             chosen = trial.suggest_categorical(_exclusions_parameter(name, component), names)
         exclusions = component.smallest_equal(scheme, names.index(chosen))
+    fuse_qkv = fuse_qkv and component.may_fuse(scheme)
     return Choice(scheme=scheme, exclusions=exclusions, fuse_qkv=fuse_qkv)
 
 
 def choices(component: ComponentSpace) -> Iterator[Choice]:
     """Every choice that ``component`` offers, once."""
     for scheme, fuse_qkv in product(component.schemes, component.fuse_qkv):
+        if fuse_qkv and not component.may_fuse(scheme):
+            continue
         for exclusions in component.distinct_exclusions(scheme) if scheme != NONE else ((),):
             yield Choice(scheme=scheme, exclusions=exclusions, fuse_qkv=fuse_qkv)
 

@@ -21,6 +21,7 @@ from autoquant.metrics.fidelity import AUTO, available_metrics, deciding_metric,
 from autoquant.planner.candidate import Runtime
 from autoquant.planner.device_evaluator import DeviceEvaluator, build_pipeline
 from autoquant.planner.drawing import require_call_takes
+from autoquant.planner.gguf_files import require_gguf_files, with_gguf_files
 from autoquant.planner.loading import ComponentLoader, ObjectLoader, loader_for
 from autoquant.planner.parameters import unquantized
 from autoquant.planner.pipeline import workload_for
@@ -63,6 +64,8 @@ def prepare(request: Request, image_root: Path) -> tuple[Preparation, DeviceEval
         "compute_dtype": compute_dtype,
     }
     usable_schemes(device.type, request.backends, **able)
+    if own_space is not None:
+        require_gguf_files(own_space.contents.schemes)
     source, loader = _open(request)
     class_name = loader.pipeline_class.__name__
     # What is asked is checked and the space opened before a weight is loaded.
@@ -73,6 +76,7 @@ def prepare(request: Request, image_root: Path) -> tuple[Preparation, DeviceEval
         space = open_space_file(
             own_space, class_name, outlines, device.type, request.backends, **able
         )
+    space = with_gguf_files(space, request.gguf_files, outlines, device.type)
     asked = _demo_workload(request.workload) if source.location == DEMO else request.workload
     outlined = loader.assemble(outlines, getattr(torch, compute_dtype))
     workload = workload_for(outlined, asked)

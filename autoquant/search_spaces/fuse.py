@@ -81,7 +81,7 @@ def _try_to_fuse(module: "torch.nn.Module") -> "torch.nn.Module | str":
     """Fuse a copy without weights; the reason in words where the model cannot."""
     if not hasattr(module, "fuse_qkv_projections"):
         return "it has no fuse_qkv_projections()"
-    skeleton = _without_weights(module)
+    skeleton = without_weights(module)
     try:
         fuse_qkv(skeleton)
     except (AttributeError, NotImplementedError, ValueError) as refusal:
@@ -115,7 +115,7 @@ def _source_of_module(name: str) -> str:
     return inspect.getsource(sys.modules[name])
 
 
-def _without_weights(module: "torch.nn.Module") -> "torch.nn.Module":
+def without_weights(module: "torch.nn.Module") -> "torch.nn.Module":
     """A deep copy whose parameters and buffers are meta tensors."""
     import torch
 

@@ -64,8 +64,7 @@ def open_space_file(
 
 
 def _named_schemes(file: SpaceFile) -> list[str]:
-    schemes = [scheme for own in file.contents.components.values() for scheme in own.schemes or ()]
-    return [scheme for scheme in dict.fromkeys(schemes) if scheme != NONE]
+    return [scheme for scheme in file.contents.schemes if scheme != NONE]
 
 
 def _unusable(schemes: list[str], device_type: str, conditions: dict[str, Any]) -> dict[str, str]:

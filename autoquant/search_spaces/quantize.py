@@ -6,12 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from autoquant.errors import QuantizationMismatch
+from autoquant.errors import InputError, QuantizationMismatch
 from autoquant.search_spaces.backends import backend
+from autoquant.search_spaces.backends.base import Recipe
 from autoquant.search_spaces.exclusions import require_known, without_excluded
 from autoquant.search_spaces.fuse import fuse_qkv, fused_skeleton, unfused_paths
 from autoquant.search_spaces.linears import linears
-from autoquant.search_spaces.scheme import Choice, Scheme
+from autoquant.search_spaces.scheme import NONE, Choice, Scheme
 
 if TYPE_CHECKING:
     import torch
@@ -52,6 +53,8 @@ def layers_to_quantize(module: nn.Module, choice: Choice) -> tuple[str, ...]:
     known = {path for path, _ in module.named_modules() if path} | set(renamed)
     require_known(choice.exclusions, known)
     scheme = Scheme.parse(choice.scheme)
+    if scheme.from_file and choice.fuse_qkv:
+        raise InputError(f"{scheme} cannot be combined with fuse_qkv: its layers come quantized.")
     if not scheme.quantizes:
         return ()
     eligible = backend(scheme.backend).quantizable_layers(target, scheme.precision)
@@ -87,14 +90,25 @@ def apply_choice(module: nn.Module, choice: Choice, compute_dtype: torch.dtype) 
     if choice.fuse_qkv:
         fuse_qkv(module)
     if layers:
-        scheme = Scheme.parse(choice.scheme)
-        recipe = backend(scheme.backend).recipe(scheme.precision)
-        kept = _untouched(module, layers)
+        recipe = _recipe(choice)
+        kept = {} if recipe.brings_weights else _untouched(module, layers)
         reported = getattr(module, "dtype", None)
         recipe.function(module, layers, **recipe.arguments)
         _verify(module, layers, kept, choice.scheme, compute_dtype)
+        if recipe.brings_weights:
+            _require_plain_rest(module, layers, choice.scheme, compute_dtype)
         _require_same_dtype(module, reported, choice.scheme)
     return QuantizedLayers(layers, bytes_before, held_bytes(module))
+
+
+def brings_weights(choice: Choice) -> bool:
+    """Whether ``apply_choice`` is given a model without weights, on the meta device."""
+    return choice.scheme != NONE and _recipe(choice).brings_weights
+
+
+def _recipe(choice: Choice) -> Recipe:
+    scheme = Scheme.parse(choice.scheme)
+    return backend(scheme.backend).recipe(scheme.precision)
 
 
 _Kept = dict[str, tuple["nn.Linear", "torch.Tensor", "torch.dtype"]]
@@ -138,6 +152,23 @@ def _verify(
         raise QuantizationMismatch(
             f"{scheme} changed {len(changed)} layers that it was told to leave alone: "
             f"{_first(changed)}."
+        )
+
+
+def _require_plain_rest(
+    module: nn.Module, layers: tuple[str, ...], scheme: str, compute_dtype: torch.dtype
+) -> None:
+    """What a file brought beside ``layers`` is in the compute dtype, and complete."""
+    chosen = set(layers)
+    strange = [
+        path
+        for path, layer in linears(module).items()
+        if path not in chosen and layer.weight.dtype != compute_dtype
+    ] + [name for name, weight in module.named_parameters() if weight.is_meta]
+    if strange:
+        raise QuantizationMismatch(
+            f"{scheme} left {len(strange)} weights that are not in {compute_dtype}: "
+            f"{_first(strange)}."
         )
 
 

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import PurePath
+
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from autoquant.errors import InputError
 
 NONE = "none"
+GGUF_FILE = "gguf-file"
+
+# Q4_K_S, IQ4_XS … in the name of a file; elsewhere the first number.
+_BITS_OF_FILE = re.compile(r"(?<![A-Za-z])I?Q(\d)")
+_BITS = re.compile(r"(\d+)")
 
 
 class Scheme(BaseModel):
@@ -38,6 +46,26 @@ class Scheme(BaseModel):
     def quantizes(self) -> bool:
         """Whether this scheme changes the component at all."""
         return self.backend != NONE
+
+    @property
+    def from_file(self) -> bool:
+        """Whether the weights come quantized from a file, whose path is the precision."""
+        return self.backend == GGUF_FILE
+
+    @property
+    def width(self) -> int | None:
+        """Bits of a weight as the name says, scales not counted; None if it does not say."""
+        found = (
+            _BITS_OF_FILE.search(PurePath(self.precision).name)
+            if self.from_file
+            else _BITS.search(self.precision)
+        )
+        return int(found[1]) if found else None
+
+    @property
+    def short(self) -> str:
+        """The scheme, with the name of a file instead of its path."""
+        return f"{self.backend}:{PurePath(self.precision).name}" if self.from_file else str(self)
 
     def __str__(self) -> str:
         return f"{self.backend}:{self.precision}" if self.quantizes else NONE

@@ -58,6 +58,11 @@ class ComponentSpace(BaseModel):
         """The smallest set that quantizes what the one at ``position`` does under ``scheme``."""
         return self.exclusions[self.same_as.get(scheme, range(position + 1))[position]]
 
+    @staticmethod
+    def may_fuse(scheme: str) -> bool:
+        """Whether projections can be fused before ``scheme``: not those that come from a file."""
+        return not Scheme.parse(scheme).from_file
+
     def plainest(self, scheme: str) -> Choice:
         """``scheme`` with the first of the exclusion sets, not fused."""
         if scheme == NONE or scheme not in self.schemes:

@@ -52,6 +52,12 @@ class OwnSpace(_Data):
     components: dict[str, OwnComponent] = Field(default_factory=dict)
     runtime: AskedLevers = AskedLevers()
 
+    @property
+    def schemes(self) -> tuple[str, ...]:
+        """Every scheme that is named, once."""
+        named = (scheme for own in self.components.values() for scheme in own.schemes or ())
+        return tuple(dict.fromkeys(named))
+
     @model_validator(mode="after")
     def _says_something(self) -> OwnSpace:
         if not self.components and self.runtime == AskedLevers():

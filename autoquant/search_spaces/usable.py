@@ -69,7 +69,8 @@ def _precisions(word: str) -> tuple[Backend, list[str]]:
         scheme = Scheme.parse(word)
         owner = registry.backend(scheme.backend)
         owner.recipe(scheme.precision)  # a backend knows best why it lacks a precision
-        require_precision(owner.name, owner.precisions, scheme.precision)
+        if not scheme.from_file:
+            require_precision(owner.name, owner.precisions, scheme.precision)
         return owner, [scheme.precision]
     owner = registry.backend(word)
     off = generic().off_by_default

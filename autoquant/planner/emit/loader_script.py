@@ -21,6 +21,7 @@ from autoquant.planner.candidate import Runtime
 from autoquant.planner.plan import Plan, PlannedComponent
 from autoquant.search_spaces.backends import backend
 from autoquant.search_spaces.fuse import fuse_qkv
+from autoquant.search_spaces.quantize import brings_weights
 from autoquant.search_spaces.scheme import Choice, Scheme
 
 SCRIPT_NAME = "load_pipeline.py"
@@ -186,9 +187,14 @@ def _component_lines(
     yield ""
     if part.why:
         yield _comment(part.why, indent="    ")
-    yield f"    module = {class_name}.from_pretrained("
-    yield f"        source, subfolder={name!r}, dtype=DTYPE, **OPTIONS"
-    yield "    ).eval().requires_grad_(False)"
+    if brings_weights(part.choice):
+        yield '    with torch.device("meta"):'
+        yield f"        config = {class_name}.load_config(source, subfolder={name!r})"
+        yield f"        module = {class_name}.from_config(config).to(DTYPE)"
+    else:
+        yield f"    module = {class_name}.from_pretrained("
+        yield f"        source, subfolder={name!r}, dtype=DTYPE, **OPTIONS"
+        yield "    ).eval().requires_grad_(False)"
     if part.fuse_qkv:
         yield "    fuse_qkv(module)"
     scheme = Scheme.parse(part.scheme)

@@ -28,10 +28,13 @@ class Recipe:
     Attributes:
         function: The function to call and to hand over.
         arguments: Keyword arguments, JSON scalars only.
+        brings_weights: The function brings the weights too: it is given a model without any, on the
+            meta device, and projections cannot be fused before it.
     """
 
     function: Callable[..., None]
     arguments: Mapping[str, Argument] = field(default_factory=dict)
+    brings_weights: bool = False
 
 
 class Backend(Protocol):

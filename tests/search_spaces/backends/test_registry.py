@@ -41,6 +41,7 @@ def test_built_in_backends_are_known():
         "torchao",
         "quanto",
         "gguf",
+        "gguf-file",
         "sdnq",
         "layerwise",
     ]
