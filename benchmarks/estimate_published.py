@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import csv
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -22,12 +22,13 @@ from xml.sax.saxutils import escape
 from autoquant.planner.footprint.activations import decoder_tape, denoiser_tape, encoder_tapes
 from autoquant.planner.footprint.allocator import reserved_for
 from autoquant.planner.footprint.layers import eligible_layers
-from autoquant.planner.footprint.prediction import (
+from autoquant.planner.footprint.memory import (
     CUBLAS_WORKSPACE,
-    NOTHING,
     Memory,
     one_after_another,
+    total,
 )
+from autoquant.planner.footprint.offload import resident_sizes
 from autoquant.planner.footprint.request import request_for
 from autoquant.planner.footprint.shape_list import read_shape_list
 from autoquant.planner.footprint.shapes import ComponentShapes, ModelShapes
@@ -44,9 +45,14 @@ DTYPES = {"fp16": "float16", "bf16": "bfloat16"}
 KEEPS_WO = {"bitsandbytes": "float32", "torchao": "compute", "quanto": "compute"}
 
 
-# SD3 rows that the table itself says do not work: there, quantizing the second text encoder changed
-# no byte (8.200 with it against 8.204 without), so they measure something else.
-CONTRADICTED = "weights, broken row"
+# Rows that another row of their own table contradicts, whatever the model of memory. SD3: the table
+# says that they do not work, and quantizing the second text encoder changed no byte (8.200 with it
+# against 8.204 without). quanto in the backends blog: see contradictions().
+CONTRADICTED = "contradicted row"
+CONTRADICTED_SCHEMES = {"quanto:int4", "quanto:float8"}
+
+# quanto stores four bits, and a scale and a shift of two bytes for each 128 weights.
+BITS_OF_QUANTO = {"quanto:float8": 8.0, "quanto:int4": 4.0 + 32 / 128}
 
 
 @dataclass(frozen=True)
@@ -107,11 +113,6 @@ def held(
     }
 
 
-def total(parts: Iterable[Memory]) -> Memory:
-    """The sum."""
-    return sum(parts, NOTHING)
-
-
 def running(shapes: ModelShapes, batch: int, resident: Memory) -> Memory:
     """The peak of a call with ``resident`` weights."""
     request = request_for(shapes, 1024, 1024, batch)
@@ -131,6 +132,7 @@ def backends_blog(directory: Path) -> Iterator[Row]:
         parts = held(flux, schemes, "bfloat16", while_loading=True)
         loaded, peak = offloaded(flux, parts, row["offload"], row["transformer"])
         kind = "peak, compiled" if row["compile"] != "no" else "peak"
+        doubt = f", {CONTRADICTED}" if row["transformer"] in CONTRADICTED_SCHEMES else ""
         what = f"{row['transformer']} | {row['text_encoder_2']}" + (
             f" | {row['offload']}" if row["offload"] != "none" else ""
         )
@@ -138,11 +140,12 @@ def backends_blog(directory: Path) -> Iterator[Row]:
             yield Row(
                 "backends blog",
                 what,
-                "weights",
+                f"weights{doubt}",
                 float(row["memory_after_loading_gb"]),
                 loaded.reserved / GIB,
             )
-        yield Row("backends blog", what, kind, float(row["peak_memory_gb"]), peak.reserved / GIB)
+        published = float(row["peak_memory_gb"])
+        yield Row("backends blog", what, f"{kind}{doubt}", published, peak.reserved / GIB)
 
 
 def offloaded(
@@ -152,6 +155,7 @@ def offloaded(
     if offload == "none":
         loaded = total(parts.values())
         return loaded, running(flux, 1, loaded)
+    denoiser = flux.components["transformer"]
     quantized = total([parts["transformer"], parts["text_encoder_2"]])
     if offload == "model":
         # int8 modules of bitsandbytes could not be moved then, so they stay.
@@ -160,9 +164,11 @@ def offloaded(
         peak = running(flux, 1, resident)
         return quantized, Memory(0, max(quantized.reserved, peak.reserved))
     others = total(memory for name, memory in parts.items() if name != "transformer")
-    sizes = tensor_bytes(flux.components["transformer"], "bfloat16").values()
-    largest = sorted(sizes)[-2:]
-    ahead = Memory(sum(largest), reserved_for(largest))
+    # They applied it to the transformer alone; layers are moved as they are stored, in bfloat16
+    # before the first cast.
+    plain = {name: (size,) for name, size in tensor_bytes(denoiser, "bfloat16").items()}
+    moved = resident_sizes(plain, "group_leaf_stream", in_blocks=True)
+    ahead = Memory(sum(moved), reserved_for(moved))
     return others, running(flux, 1, others + ahead)
 
 
@@ -221,11 +227,29 @@ def quanto_blog(directory: Path) -> Iterator[Row]:
             what = f"{row['dtype']} {chosen} | batch {row['batch_size']}" + (
                 " | fused" if fused else ""
             )
-            kind = CONTRADICTED if row.get("works") == "no" else "weights"
+            kind = f"weights, {CONTRADICTED}" if row.get("works") == "no" else "weights"
             yield Row(name, what, kind, float(row["memory_gb"]), predicted / GIB)
 
 
 TABLES: tuple[Callable[[Path], Iterator[Row]], ...] = (backends_blog, torchao_table, quanto_blog)
+
+
+def contradictions(directory: Path) -> Iterator[str]:
+    """What the rows of quanto say of each other.
+
+    The three were made by one loader, which quantizes the same layers for every precision. Then
+    bytes are linear in the bits of a weight, and two rows tell the others.
+    """
+    blog = {row["transformer"]: row for row in read(directory / "flux1_dev_h100.csv")[::-1]}
+    at = {name: float(row["memory_after_loading_gb"]) for name, row in blog.items()}
+    quantized_gb = 2 * (at["bf16"] - at["quanto:int8"])
+    for scheme, bits in BITS_OF_QUANTO.items():
+        expected = at["bf16"] - quantized_gb * (1 - bits / 16)
+        yield (
+            f"{scheme} published {at[scheme]:.3f}; the rows of bf16 and quanto:int8 leave "
+            f"{quantized_gb:.2f} GB of weights to quantize and so {expected:.2f} "
+            f"({at[scheme] / expected - 1:+.1%})"
+        )
 
 
 def summary(rows: list[Row]) -> Iterator[str]:
@@ -257,7 +281,8 @@ _COLOURS = {
     "weights": "#1b6ca8",
     "peak": "#c2512f",
     "peak, compiled": "#7a5195",
-    CONTRADICTED: "#999",
+    f"weights, {CONTRADICTED}": "#999",
+    f"peak, {CONTRADICTED}": "#bbb",
 }
 
 
@@ -305,6 +330,9 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = [row for table in TABLES for row in table(arguments.directory)]
     print(markdown(rows))
+    print()
+    for line in contradictions(arguments.directory):
+        print(f"- {line}")
     if arguments.plot:
         arguments.plot.write_text(plot(rows), encoding="utf-8")
 

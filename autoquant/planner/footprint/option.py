@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 from autoquant.planner.candidate import Candidate, Runtime
 from autoquant.planner.footprint.family import denoiser_of, encoders_of
@@ -13,12 +12,9 @@ from autoquant.planner.footprint.shapes import ModelShapes
 from autoquant.planner.footprint.storage_formats import KNOWN_SCHEMES, storage_format
 from autoquant.planner.footprint.weights import is_prequantized, quantized_parts
 from autoquant.search_spaces.backends import backends
+from autoquant.search_spaces.levers import Offload
 from autoquant.search_spaces.scheme import NONE, Choice
 from autoquant.search_spaces.sensitivity import generic
-
-Offload = Literal["none", "model", "group", "sequential"]
-"""Where weights wait: on the device; whole components in RAM; layers in RAM, moved one ahead by a
-stream, or moved when they run."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +22,7 @@ class Arrangement:
     """What lies where.
 
     Attributes:
-        offload: Where the weights wait.
+        offload: Where the weights wait, as in ``Runtime``.
         vae_tiling: Whether images are decoded one by one, in tiles.
     """
 
@@ -36,7 +32,8 @@ class Arrangement:
     @property
     def label(self) -> str:
         """Words for a table; empty if everything is as usual."""
-        words = [] if self.offload == "none" else [f"{self.offload} offload"]
+        mode = self.offload.replace("_", " ")
+        words = [] if self.offload == "none" else [f"{mode} offload"]
         return " + ".join([*words, *(["VAE tiling"] if self.vae_tiling else [])])
 
 
@@ -46,8 +43,10 @@ ARRANGEMENTS = (
     Arrangement(vae_tiling=True),
     Arrangement("model"),
     Arrangement("model", vae_tiling=True),
-    Arrangement("group"),
-    Arrangement("group", vae_tiling=True),
+    Arrangement("group_block_stream"),
+    Arrangement("group_block_stream", vae_tiling=True),
+    Arrangement("group_leaf"),
+    Arrangement("group_leaf", vae_tiling=True),
     Arrangement("sequential", vae_tiling=True),
 )
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 
 from autoquant.planner.footprint.activations import decoder_tape, denoiser_tape, encoder_tapes
-from autoquant.planner.footprint.allocator import CachingAllocator, reserved_for
+from autoquant.planner.footprint.allocator import reserved_for
 from autoquant.planner.footprint.family import decoder_of, denoiser_of, encoders_of
 from autoquant.planner.footprint.layers import eligible_layers
+from autoquant.planner.footprint.memory import NOTHING, Memory, one_after_another, total
+from autoquant.planner.footprint.offload import (
+    is_moved_in_blocks,
+    resident_sizes,
+    setting_up_bytes,
+    waiting_bytes,
+)
 from autoquant.planner.footprint.option import Option
 from autoquant.planner.footprint.request import Request
 from autoquant.planner.footprint.shapes import ComponentShapes, ModelShapes
@@ -24,31 +31,8 @@ from autoquant.planner.footprint.weights import (
 )
 from autoquant.search_spaces.scheme import Choice
 
-# What cuBLAS takes through the allocator at its first product and keeps: 32 MiB on Hopper, 8 MiB on
-# older cards (aten/src/ATen/cuda/CublasHandlePool.cpp, parseChosenWorkspaceSize).
-CUBLAS_WORKSPACE = 32 * 2**20
-
 ENCODING, DENOISING, DECODING = "text_encoding", "denoising", "vae_decoding"
 STAGES = (ENCODING, DENOISING, DECODING)
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Bytes on the accelerator by PyTorch's two counters.
-
-    Attributes:
-        allocated: Behind live tensors.
-        reserved: Taken from the card; this is what must fit.
-    """
-
-    allocated: int
-    reserved: int
-
-    def __add__(self, other: Memory) -> Memory:
-        return Memory(self.allocated + other.allocated, self.reserved + other.reserved)
-
-
-NOTHING = Memory(0, 0)
 
 
 @dataclass(frozen=True)
@@ -113,14 +97,14 @@ class Predictor:
             name: self._component(component, option.choice(name))
             for name, component in self._model.components.items()
         }
-        weights = _sum(held.values())
+        weights = total(held.values())
         offload = option.arrangement.offload
         return Prediction(
             weights=weights,
             load=weights if offload == "none" else NOTHING,
-            load_ram_bytes=self._load_ram(held, offload),
+            load_ram_bytes=self._load_ram(option, held),
             stages=self._stages(option, held),
-            ram_bytes=0 if offload == "none" else weights.allocated,
+            ram_bytes=waiting_bytes(self._sizes(option), offload),
         )
 
     def _component(self, component: ComponentShapes, choice: Choice) -> Memory:
@@ -135,7 +119,7 @@ class Predictor:
         tiled = option.arrangement.vae_tiling
         unpacked = self._unpacked(option)
         if option.arrangement.offload == "none":
-            resident = _sum(held.values())
+            resident = total(held.values())
             return {
                 name: resident + beside + unpacked[name]
                 for name, beside in self._beside[tiled].items()
@@ -145,7 +129,7 @@ class Predictor:
                 (
                     resident + beside + unpacked[stage]
                     for beside, resident in zip(
-                        self._alone[tiled][stage], self._resident(stage, option, held), strict=True
+                        self._alone[tiled][stage], self._resident(stage, option), strict=True
                     )
                 ),
                 key=lambda memory: memory.reserved,
@@ -174,28 +158,34 @@ class Predictor:
         elements = (sum(layers[part].elements for part in path.split(JOINT)) for path in quantized)
         return max(elements, default=0) * self._request.itemsize
 
-    def _resident(self, stage: str, option: Option, held: Mapping[str, Memory]) -> list[Memory]:
+    def _resident(self, stage: str, option: Option) -> list[Memory]:
         """What of the weights lies on the accelerator, for each tape of a stage."""
         names = {
             ENCODING: list(encoders_of(self._model)),
             DENOISING: [part.name for part in [denoiser_of(self._model)] if part],
             DECODING: [part.name for part in [decoder_of(self._model)] if part],
         }[stage]
-        if option.arrangement.offload == "model":
-            return [held[name] for name in names] or [NOTHING]
-        # Layers are moved one by one; a stream brings the next while one runs.
-        ahead = 2 if option.arrangement.offload == "group" else 1
-        return [self._largest_tensors(name, option, ahead) for name in names] or [NOTHING]
+        return [self._resident_part(name, option) for name in names] or [NOTHING]
 
-    def _largest_tensors(self, name: str, option: Option, count: int) -> Memory:
-        held = held_parts(
-            self._model.components[name], option.choice(name), self._request.compute_dtype
+    def _resident_part(self, name: str, option: Option) -> Memory:
+        component = self._model.components[name]
+        held = held_parts(component, option.choice(name), self._request.compute_dtype)
+        sizes = resident_sizes(
+            held,
+            option.arrangement.offload,
+            in_blocks=is_moved_in_blocks(component.library, name),
         )
-        largest = sorted(map(sum, held.values()))[-count:]
-        return Memory(sum(largest), reserved_for(largest))
+        return Memory(sum(sizes), reserved_for(sizes))
 
-    def _load_ram(self, held: Mapping[str, Memory], offload: str) -> int:
+    def _sizes(self, option: Option) -> list[dict[str, tuple[int, ...]]]:
+        return [
+            held_parts(component, option.choice(name), self._request.compute_dtype)
+            for name, component in self._model.components.items()
+        ]
+
+    def _load_ram(self, option: Option, held: Mapping[str, Memory]) -> int:
         """Each component is read and quantized in RAM, the largest first, before it moves on."""
+        offload = option.arrangement.offload
         before = {
             name: self._component(component, Choice()).allocated
             for name, component in self._model.components.items()
@@ -204,7 +194,9 @@ class Predictor:
         for name in sorted(before, key=lambda name: -before[name]):
             peak = max(peak, waiting + before[name])
             waiting += held[name].allocated if offload != "none" else 0
-        return max(peak, waiting)
+        if offload == "none":
+            return peak
+        return max(peak, setting_up_bytes(self._sizes(option), offload))
 
     @cached_property
     def _tapes(self) -> dict[bool, dict[str, list[Tape]]]:
@@ -236,23 +228,5 @@ class Predictor:
         }
 
 
-def one_after_another(stages: Mapping[str, Iterable[Tape]]) -> dict[str, Memory]:
-    """Run stages through one allocator, which keeps what earlier ones freed: peaks by stage."""
-    allocator = CachingAllocator()
-    allocator.keep(CUBLAS_WORKSPACE)
-    peaks: dict[str, Memory] = {}
-    for stage, parts in stages.items():
-        highest = 0
-        for tape in parts:
-            allocator.play(tape.events)
-            highest = max(highest, tape.peak_bytes)
-        peaks[stage] = Memory(highest + CUBLAS_WORKSPACE, allocator.reserved_bytes)
-    return peaks
-
-
 def _rounded_up(n_bytes: int) -> Memory:
     return Memory(n_bytes, reserved_for([n_bytes]) if n_bytes else 0)
-
-
-def _sum(parts: Iterable[Memory]) -> Memory:
-    return sum(parts, NOTHING)

@@ -6,8 +6,8 @@ from typing import Any
 
 from autoquant.planner.footprint.bands import PEAK_BAND, RAM_BAND, WEIGHTS_BAND, Band
 from autoquant.planner.footprint.estimate import Estimate, Row
+from autoquant.planner.footprint.memory import Memory
 from autoquant.planner.footprint.option import Option
-from autoquant.planner.footprint.prediction import Memory
 from autoquant.planner.footprint.request import Request
 from autoquant.planner.measurement import GIB
 
