@@ -3,7 +3,8 @@
     OMP_NUM_THREADS=1 python benchmarks/which_backend.py
 
 Each row is a candidate that the planner's own evaluator loaded, quantized, checked layer by layer,
-drew with and compared with the unquantized images. Latencies are those of this machine's CPU.
+drew with and compared with the unquantized images. Latencies are left out: a CPU's say nothing of a
+card's.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from autoquant.planner.evaluator import AnsweringEvaluator
 from autoquant.planner.measurement import Measured
 from autoquant.planner.parameters import unquantized
 from autoquant.planner.preparation import prepare
-from autoquant.planner.quantities import gigabytes, seconds
+from autoquant.planner.quantities import gigabytes
 from autoquant.planner.request import Preparation, Request
 from autoquant.search_spaces.scheme import NONE, Choice
 
@@ -61,7 +62,7 @@ class Bench:
 
 def everywhere(bench: Bench) -> Iterable[Sequence[str]]:
     """Each scheme on every component that takes it, least loss first."""
-    yield "Scheme", "Weights", "of BF16", "Peak", "Call", "Loss", "Worst image"
+    yield "Scheme", "Weights", "of BF16", "Peak", "Loss", "Worst image"
     rows: list[tuple[float, Sequence[str]]] = []
     whole = bench.prepared.reference.measured.weights_gb
     for scheme in bench.schemes:
@@ -70,13 +71,12 @@ def everywhere(bench: Bench) -> Iterable[Sequence[str]]:
         note = "" if len(taking) == len(bench.components) else f" ({', '.join(taking)})"
         label = f"`{scheme}`{note}" if scheme != NONE else "unquantized"
         if isinstance(found, str):
-            rows.append((9.0, (label, f"failed: {found}", *[""] * 5)))
+            rows.append((9.0, (label, f"failed: {found}", *[""] * 4)))
             continue
         figures = (
             gigabytes(found.weights_gb),
             f"{found.weights_gb / whole:.0%}",
             gigabytes(found.peak_gb),
-            seconds(found.latency_s.median),
             f"{found.loss:.2g}",
             f"{found.fidelity[found.metric].worst:.2g}",
         )

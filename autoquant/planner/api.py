@@ -40,6 +40,8 @@ from autoquant.planner.source import DEMO
 from autoquant.planner.starting import start_measuring
 from autoquant.planner.stored_evaluator import StoredEvaluator
 from autoquant.planner.study_directory import STUDY, StudyDirectory
+from autoquant.planner.study_record import NAME as STUDY_RECORD
+from autoquant.planner.study_record import write_study
 from autoquant.planner.verdict import make_plan
 from autoquant.planner.workload import UNSEEN_PROMPTS, WorkloadRequest
 from autoquant.search_spaces.levers import asked_levers
@@ -226,6 +228,13 @@ def plan_pipeline(
         )
         if result.interrupted:
             study.events("interrupted")
+        write_study(
+            result,
+            budget,
+            prepared.class_name,
+            prepared.reference.measured.metric,
+            study.root / STUDY_RECORD,
+        )
         try:
             selection = choose(result.trials, budget, result.pruned)
         except InfeasibleBudget as error:
