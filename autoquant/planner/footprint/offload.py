@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import accumulate
 
 from autoquant.search_spaces.levers import Offload
 
@@ -59,14 +58,25 @@ def waiting_bytes(components: Sequence[Sizes], offload: Offload) -> int:
     return sum(map(_copied, components)) if "stream" in offload else sum(map(_plain, components))
 
 
-def setting_up_bytes(components: Sequence[Sizes], offload: Offload) -> int:
-    """Most RAM while offload is set up: one component after another is copied into pinned memory,
-    or to files, and its original given up."""
+def setting_up_bytes(components: Sequence[tuple[Sizes, bool]], offload: Offload) -> int:
+    """Most RAM while offload is set up, one component after another.
+
+    A stream's copies are made for all blocks of a component before the originals are given up, and
+    for layers one at a time; files are written group by group.
+
+    Args:
+        components: The tensors of each, and whether it is moved in blocks.
+        offload: Where the weights wait.
+    """
+    originals = [_plain(held) for held, _ in components]
     if "stream" not in offload or "disk" in offload:
-        return sum(map(_plain, components))
-    copied = list(accumulate(map(_copied, components)))
-    left = [sum(map(_plain, components[place:])) for place in range(len(components))]
-    return max(map(sum, zip(copied, left, strict=True)), default=0)
+        return sum(originals)
+    most = copied = 0
+    for place, (held, in_blocks) in enumerate(components):
+        copied += _copied(held)
+        doubled = offload.startswith("group_block") and in_blocks
+        most = max(most, copied + sum(originals[place if doubled else place + 1 :]))
+    return most
 
 
 def _plain(sizes: Sizes) -> int:

@@ -196,7 +196,11 @@ class Predictor:
             waiting += held[name].allocated if offload != "none" else 0
         if offload == "none":
             return peak
-        return max(peak, setting_up_bytes(self._sizes(option), offload))
+        moved = [
+            is_moved_in_blocks(component.library, name)
+            for name, component in self._model.components.items()
+        ]
+        return max(peak, setting_up_bytes([*zip(self._sizes(option), moved, strict=True)], offload))
 
     @cached_property
     def _tapes(self) -> dict[bool, dict[str, list[Tape]]]:

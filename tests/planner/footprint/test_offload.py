@@ -78,5 +78,13 @@ def test_ram_by_mode() -> None:
     assert waiting_bytes(components, "none") == waiting_bytes(components, "group_leaf_disk") == 0
     assert waiting_bytes(components, "sequential") == 124
     assert waiting_bytes(components, "group_leaf_stream") == 128 + 32 + 4
+
+
+def test_blocks_are_copied_before_their_originals_go() -> None:
+    components: list[tuple[dict[str, tuple[int, ...]], bool]] = [
+        ({"a": (20, 4)}, False),
+        ({"blocks.0.b": (100,)}, True),
+    ]
     assert setting_up_bytes(components, "group_leaf") == 124
-    assert setting_up_bytes(components, "group_leaf_stream") == 128 + 124
+    assert setting_up_bytes(components, "group_leaf_stream") == 32 + 4 + 128
+    assert setting_up_bytes(components, "group_block_stream") == 32 + 4 + 128 + 100
