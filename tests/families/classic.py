@@ -83,6 +83,26 @@ def stable_diffusion_xl() -> Any:
     )
 
 
+def kolors() -> Any:
+    from diffusers import EulerDiscreteScheduler, KolorsPipeline
+
+    return KolorsPipeline(
+        vae=vaes.kl(),
+        text_encoder=encoders.chatglm(),
+        tokenizer=tokenizers.chatglm(),
+        unet=_unet(
+            addition_embed_type="text_time",
+            addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=6 * 8 + WIDTH,
+            encoder_hid_dim=WIDTH,
+            encoder_hid_dim_type="text_proj",
+            use_linear_projection=True,
+        ),
+        scheduler=EulerDiscreteScheduler(),
+        force_zeros_for_empty_prompt=False,
+    )
+
+
 def stable_diffusion_3() -> Any:
     from diffusers import (
         FlowMatchEulerDiscreteScheduler,

@@ -114,6 +114,51 @@ def glm() -> Any:
     return GlmModel(GlmConfig(**_decoder()))
 
 
+def mistral3() -> Any:
+    from transformers import Mistral3Config, Mistral3ForConditionalGeneration
+
+    torch.manual_seed(9)
+    # The pipeline reads the hidden states after 10, 20 and 30 layers.
+    text = _decoder(model_type="mistral", num_hidden_layers=30)
+    vision = {
+        "model_type": "pixtral",
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "head_dim": 16,
+        "image_size": 32,
+        "patch_size": 16,
+    }
+    return Mistral3ForConditionalGeneration(Mistral3Config(text_config=text, vision_config=vision))
+
+
+def chatglm() -> Any:
+    from diffusers.pipelines.kolors import ChatGLMModel
+    from diffusers.pipelines.kolors.text_encoder import ChatGLMConfig
+
+    torch.manual_seed(10)
+    model = ChatGLMModel(
+        ChatGLMConfig(
+            num_layers=2,
+            padded_vocab_size=64,
+            original_rope=True,
+            hidden_size=WIDTH,
+            ffn_hidden_size=2 * WIDTH,
+            kv_channels=32,
+            num_attention_heads=2,
+            seq_length=256,
+            add_qkv_bias=True,
+            multi_query_attention=True,
+            multi_query_group_num=1,
+        )
+    )
+    with torch.no_grad():  # left empty by the constructor
+        for name, weight in model.named_parameters():
+            weight.normal_(std=0.1).add_(1.0 if "norm" in name else 0.0)
+    return model
+
+
 def bert() -> Any:
     from transformers import BertConfig, BertModel
 

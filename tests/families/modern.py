@@ -117,11 +117,11 @@ def z_image() -> Any:
     )
 
 
-def flux_2_klein() -> Any:
-    from diffusers import Flux2KleinPipeline, Flux2Transformer2DModel
+def _flux_2_transformer(*, guidance: bool) -> Any:
+    from diffusers import Flux2Transformer2DModel
 
     torch.manual_seed(34)
-    transformer = Flux2Transformer2DModel(
+    return Flux2Transformer2DModel(
         in_channels=16,
         num_layers=1,
         num_single_layers=1,
@@ -129,15 +129,32 @@ def flux_2_klein() -> Any:
         num_attention_heads=2,
         joint_attention_dim=3 * WIDTH,
         axes_dims_rope=(8, 8, 8, 8),
-        guidance_embeds=False,
+        guidance_embeds=guidance,
     )
+
+
+def flux_2_dev() -> Any:
+    from diffusers import Flux2Pipeline
+
+    return Flux2Pipeline(
+        scheduler=_flow_scheduler(),
+        vae=vaes.flux2(),
+        text_encoder=encoders.mistral3(),
+        tokenizer=tokenizers.mistral(),
+        transformer=_flux_2_transformer(guidance=True),
+    )
+
+
+def flux_2_klein() -> Any:
+    from diffusers import Flux2KleinPipeline
+
     return Flux2KleinPipeline(
         scheduler=_flow_scheduler(),
         vae=vaes.flux2(),
         # The pipeline reads the hidden states after 9, 18 and 27 layers.
         text_encoder=encoders.qwen3(layers=27, head=True),
         tokenizer=tokenizers.qwen(),
-        transformer=transformer,
+        transformer=_flux_2_transformer(guidance=False),
     )
 
 

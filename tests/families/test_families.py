@@ -28,6 +28,7 @@ SMALL = WorkloadRequest(prompts=("a red circle", "two blue squares"), steps=1, h
 DECIDED: dict[Callable[[], Any], set[str]] = {
     classic.stable_diffusion: {"unet", "text_encoder"},
     classic.stable_diffusion_xl: {"unet", "text_encoder", "text_encoder_2"},
+    classic.kolors: {"unet", "text_encoder"},
     classic.stable_diffusion_3: {
         "transformer",
         "text_encoder",
@@ -43,6 +44,7 @@ DECIDED: dict[Callable[[], Any], set[str]] = {
     modern.lumina_2: {"transformer", "text_encoder"},
     modern.qwen_image: {"transformer", "text_encoder"},
     modern.z_image: {"transformer", "text_encoder"},
+    modern.flux_2_dev: {"transformer", "text_encoder"},
     modern.flux_2_klein: {"transformer", "text_encoder"},
     modern.wan: {"transformer", "transformer_2", "text_encoder"},
     modern.cogview_4: {"transformer", "text_encoder"},

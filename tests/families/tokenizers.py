@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 # What Qwen's, Mistral's and GLM's templates do, cut down: roles between marks.
@@ -65,6 +67,31 @@ def glm() -> Any:
         padding_side="left",
         model_max_length=128,
     )
+
+
+def mistral() -> Any:
+    """Its messages are lists of parts."""
+    tokenizer = qwen()
+    tokenizer.chat_template = CHAT_TEMPLATE.replace("message.content", "message.content[0].text")
+    return tokenizer
+
+
+def chatglm() -> Any:
+    """A SentencePiece model of single letters, in the class that diffusers brings."""
+    from diffusers.pipelines.kolors import ChatGLMTokenizer
+    from sentencepiece import SentencePieceTrainer
+
+    model = io.BytesIO()
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(["abcdefghijklmnopqrstuvwxyz 0123456789.,!?"]),
+        model_writer=model,
+        model_type="char",
+        vocab_size=45,
+        minloglevel=2,
+    )
+    with NamedTemporaryFile(suffix=".model", delete=False) as file:
+        file.write(model.getvalue())
+    return ChatGLMTokenizer(file.name)
 
 
 def gemma() -> Any:
