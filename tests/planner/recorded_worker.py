@@ -67,6 +67,8 @@ class Recorded:
             file.write(f"{candidate.digest}\n")
         announce("load")
         time.sleep(0.01)
+        while self._calls.with_name("hang").exists():
+            time.sleep(0.01)
         kill = self._calls.with_name(f"kill-{candidate.digest}")
         if kill.exists():
             if kill.read_text() == "once":
