@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,7 +45,7 @@ def server(directory: Path) -> Iterator[str]:
             assert process.poll() is None, "the server ended"
         yield f"postgresql+psycopg://me@/postgres?host={socket}"
     finally:
-        process.terminate()
+        process.send_signal(signal.SIGINT)  # clients need not leave first
         process.wait()
 
 
