@@ -25,6 +25,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -127,45 +128,79 @@ def main() -> None:
         run_all(arguments, Path(place))
 
 
+@dataclass
+class Tally:
+    """What became of the searches so far."""
+
+    searches: int = 0
+    ended: int = 0
+    lost: int = 0
+    repeated: int = 0
+    equal: int = 0
+    moments: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def __str__(self) -> str:
+        rows = [
+            f"| {target} | {moment} | {count} |"
+            for (target, moment), count in sorted(self.moments.items())
+        ]
+        head = ["| SIGKILL to the | after the event | searches |", "|---|---|---:|"]
+        return "\n".join(
+            [
+                *head,
+                *rows,
+                "",
+                f"{self.searches} searches: {self.ended} went on to their end, {self.lost} "
+                f"finished trials lost, {self.repeated} measured again, {self.equal} plans equal "
+                "to the undisturbed one.",
+            ]
+        )
+
+
 def run_all(arguments: argparse.Namespace, place: Path) -> None:
-    """Search undisturbed once, then with a kill each."""
+    """Search undisturbed once, then with a kill each; Ctrl-C ends it with the table so far."""
     began = time.monotonic()
     assert start(arguments, place / "undisturbed").wait() == 0
     length = time.monotonic() - began
     expected = (place / "undisturbed" / "plan.json").read_text()
     n_trials = len(finished(place / "undisturbed"))
-    print(f"undisturbed: {n_trials} candidates measured, {length:.1f} s", flush=True)
+    print(f"undisturbed: {n_trials} candidates measured, {length:.1f} s\n", flush=True)
     dice = random.Random(arguments.seed)
-    moments: Counter[tuple[str, str]] = Counter()
-    equal = lost = repeated = failures = 0
-    for number in range(arguments.runs):
-        out = place / str(number)
-        target = dice.choice(["planner", "worker"])
-        process = start(arguments, out)
-        moment = kill_at_a_random_moment(process, out, target, dice.uniform(0.0, length))
-        if moment is None or target == "planner":
-            process.wait()
+    tally = Tally()
+    with contextlib.suppress(KeyboardInterrupt):
+        for number in range(arguments.runs):
+            run_one(arguments, place / str(number), dice, length, expected, tally)
+    print(tally)
+
+
+def run_one(
+    arguments: argparse.Namespace,
+    out: Path,
+    dice: random.Random,
+    length: float,
+    expected: str,
+    tally: Tally,
+) -> None:
+    """One search that is killed, and goes on."""
+    target = dice.choice(["planner", "worker"])
+    process = start(arguments, out)
+    moment = kill_at_a_random_moment(process, out, target, dice.uniform(0.0, length))
+    before = finished(out)
+    if target == "planner" and moment is not None:
+        process.wait()
         before = finished(out)
-        if target == "planner":
-            failures += start(arguments, out).wait() != 0
-        else:
-            failures += process.wait() != 0
-        lost += len(before - finished(out))
-        measured = Counter(
-            str(event["digest"]) for event in read_events(out) if event["event"] == "measured"
-        )
-        repeated += sum(count - 1 for count in measured.values())
-        equal += (out / "plan.json").read_text() == expected
-        moments[target, moment or "already over"] += 1
-        shutil.rmtree(out)
-    print("\n| SIGKILL to the | after the event | searches |\n|---|---|---:|")
-    for (target, moment), count in sorted(moments.items()):
-        print(f"| {target} | {moment} | {count} |")
-    print(
-        f"\n{arguments.runs} searches: {arguments.runs - failures} went on to their end, {lost} "
-        f"finished trials lost, {repeated} measured again, {equal} plans equal to the undisturbed "
-        "one."
+        process = start(arguments, out)
+    status = process.wait()
+    measured = Counter(
+        str(event["digest"]) for event in read_events(out) if event["event"] == "measured"
     )
+    tally.searches += 1
+    tally.ended += status == 0
+    tally.lost += len(before - finished(out))
+    tally.repeated += sum(count - 1 for count in measured.values())
+    tally.equal += status == 0 and (out / "plan.json").read_text() == expected
+    tally.moments[target, moment or "already over"] += 1
+    shutil.rmtree(out)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ _PARTS = {
     "metric": "metric",
     "clip_model": "metric",
     "variant": "model",
+    "gguf_files": "model",
     "device": "device",
     "compute_dtype": "device",
 }
@@ -76,14 +77,12 @@ def identify(request: Request, known: KnownHashes) -> Identity | None:
     }
     for name, value in facts.items():
         if name == "space_file":
-            value = None if value is None else _file_hash(Path(value))
+            value = None if value is None else known.of(Path(value))
+        if name == "gguf_files":
+            value = [known.of(Path(file).expanduser()) for file in value]
         parts[_PARTS.get(name, "request")][name] = value
     parts["workload"] = parts["workload"]["workload"]
     return Identity(parts=json.loads(redacted(json.dumps(parts))))
-
-
-def _file_hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _pairs(
