@@ -26,6 +26,7 @@ from autoquant.planner.report.choices import (
 from autoquant.planner.report.difference import COLOURS, LEGEND, position
 from autoquant.planner.report.evidence import PLAN_NAME, SCRIPT_NAME, Evidence, read_evidence
 from autoquant.planner.report.figures import figures_of, headline, lead
+from autoquant.planner.report.layers import layer_charts
 from autoquant.planner.report.levers import NAMES, lever_rows, struck_levers, varying_levers
 from autoquant.planner.report.pictures import Gallery, Picture, make_gallery
 from autoquant.planner.report.plot import plots_of
@@ -81,6 +82,7 @@ def render(evidence: Evidence, gallery: Gallery, alternatives: Alternatives) -> 
             points=points_of(plan),
             plots=plots_of(plan),
             components=component_rows(plan),
+            layer_charts=layer_charts(plan),
             levers=lever_rows(plan),
             lever_names=[NAMES.get(lever, lever) for lever in varying_levers(plan)],
             struck=struck_groups(plan),

@@ -94,6 +94,7 @@ def figures_of(plan: Plan) -> tuple[Figure, ...]:
         _memory("Peak memory of a call", measured.peak_gb, reference.peak_gb, budget.vram_gb),
         _latency(plan),
         _loss(measured, budget.max_loss),
+        *_unseen(plan),
         _memory("Weights held", measured.weights_gb, reference.weights_gb, None),
         _memory(
             "Peak memory while loading",
@@ -162,6 +163,18 @@ def _loss(measured: Measured, limit: float | None) -> Figure:
         limit="" if limit is None else f"{limit:.3g}",
         gauge=None if limit is None else _gauge(measured.loss, None, limit),
     )
+
+
+def _unseen(plan: Plan) -> Iterator[Figure]:
+    """The loss on prompts that the search never saw, where it was confirmed on some."""
+    confirmation = plan.confirmation
+    if confirmation is None or confirmation.found is None:
+        return
+    found = confirmation.found
+    notes = [f"worst {found.worst:.3g}", "holds up" if confirmation.holds else "does not hold up"]
+    if found.low is not None and found.high is not None:
+        notes.insert(0, f"{found.low:.2g} to {found.high:.2g}, 95% interval")
+    yield Figure("Loss on unseen prompts", f"{found.mean:.3g}", notes=tuple(notes))
 
 
 def _gauge(value: float, reference: float | None, limit: float | None) -> Gauge | None:

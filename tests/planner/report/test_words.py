@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from autoquant.planner.budget import Budget
+from autoquant.planner.confirmation import Confirmation, LossSummary
 from autoquant.planner.plan import PlannedComponent
 from autoquant.planner.report.choices import component_rows, failure_groups, struck_groups
 from autoquant.planner.report.figures import change, figures_of, headline, lead
@@ -32,6 +33,25 @@ from tests.planner.report.recorded_run import measured, recorded_plan
 )
 def test_the_headline_is_the_verdict(changes: dict[str, object], sentence: str) -> None:
     assert sentence in headline(recorded_plan(**changes))
+
+
+@pytest.mark.parametrize(("reasons", "word"), [((), "holds up"), (("worse",), "does not hold up")])
+def test_unseen_prompts_have_a_figure_of_their_own(reasons: tuple[str, ...], word: str) -> None:
+    confirmation = Confirmation(
+        prompts=("a boat", "a tree"),
+        seeds=(1,),
+        metric="flip",
+        searched=LossSummary(mean=0.02, low=0.01, high=0.03, worst=0.04),
+        found=LossSummary(mean=0.025, low=0.015, high=0.035, worst=0.05),
+        reasons=reasons,
+    )
+    [figure] = [
+        figure
+        for figure in figures_of(recorded_plan(confirmation=confirmation))
+        if figure.name == "Loss on unseen prompts"
+    ]
+    assert figure.value == "0.025"
+    assert figure.notes == ("0.015 to 0.035, 95% interval", "worst 0.05", word)
 
 
 def test_the_lead_sets_the_loss_beside_the_noise_floor() -> None:
