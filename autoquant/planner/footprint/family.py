@@ -10,7 +10,6 @@ from autoquant.planner.footprint.shapes import ComponentShapes, ModelShapes
 
 _CLIP_TOKENS = 77
 _USUAL_PIXELS = 1024
-_USUAL_SCALE = 8
 
 
 @dataclass(frozen=True)
@@ -23,6 +22,7 @@ class Family:
         joint_tokens: Text tokens that the denoiser sees.
         doubles_batch: Whether guidance runs the denoiser on twice the batch.
         upcasts_vae: Whether a float16 pipeline decodes in float32.
+        scale: Pixels along one side of a latent pixel, where no VAE tells.
     """
 
     pipelines: str
@@ -30,6 +30,7 @@ class Family:
     joint_tokens: int
     doubles_batch: bool
     upcasts_vae: bool = False
+    scale: int = 8
 
 
 # Defaults of max_sequence_length and of the guidance code in diffusers 0.42 pipelines/.
@@ -40,7 +41,8 @@ _FAMILIES = (
     Family(r"(Flux|Chroma|LongCat)\w*", 512, 512, doubles_batch=False),
     Family(r"StableDiffusion3\w*", 256, 256 + _CLIP_TOKENS, doubles_batch=True),
     Family(r"PixArtAlpha\w*", 120, 120, doubles_batch=True),
-    Family(r"PixArtSigma\w*|Sana\w*", 300, 300, doubles_batch=True),
+    Family(r"PixArtSigma\w*", 300, 300, doubles_batch=True),
+    Family(r"Sana\w*", 300, 300, doubles_batch=True, scale=32),
     Family(r"Kolors\w*", 256, 256, doubles_batch=True, upcasts_vae=True),
     Family(r"StableDiffusionXL\w*", 77, 77, doubles_batch=True, upcasts_vae=True),
     Family(r"QwenImage\w*", 512, 512, doubles_batch=False),
@@ -97,12 +99,12 @@ def latent_scale(model: ModelShapes) -> int:
     """Pixels along one side of a latent pixel."""
     vae = decoder_of(model)
     if vae is None:
-        return _USUAL_SCALE
+        return family_of(model.class_name).scale
     for key in ("block_out_channels", "encoder_block_out_channels", "dim_mult"):
         steps = integers(vae.config, key, ())
         if steps:
             return 1 << min(len(steps) - 1, 8)
-    return _USUAL_SCALE
+    return family_of(model.class_name).scale
 
 
 def default_pixels(model: ModelShapes) -> int:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from autoquant.errors import UnsupportedPipeline
+from autoquant.planner.footprint.architectures import architecture_of
 from autoquant.planner.footprint.checkpoint import read_file
 from autoquant.planner.footprint.gguf_header import read_gguf_header
 from autoquant.planner.footprint.repository import LocalRepository
@@ -30,60 +27,6 @@ _PREFIXES = (
     ("text_encoders.t5xxl.", "text_encoder_3"),
 )
 _VAE_CONFIG = {"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2}
-
-
-@dataclass(frozen=True)
-class _Architecture:
-    """A denoiser that one of its tensors gives away.
-
-    Attributes:
-        mark: Matches the name of a tensor that no other architecture has.
-        pipeline: The pipeline class it belongs to.
-        class_name: Its class in diffusers.
-        axis: The axis of the marked tensor that is the model's width.
-        head: Width of one attention head.
-    """
-
-    mark: str
-    pipeline: str
-    class_name: str
-    axis: int
-    head: int
-    config: Mapping[str, Any]
-
-
-_ARCHITECTURES = (
-    _Architecture(
-        r"(double_blocks\.0\.img_attn\.proj|single_transformer_blocks\.0\.attn\.to_q)\.weight",
-        "FluxPipeline", "FluxTransformer2DModel", 0, 128, {"patch_size": 1, "in_channels": 64},
-    ),
-    _Architecture(
-        r"joint_blocks\.0\.x_block\.attn\.proj\.weight",
-        "StableDiffusion3Pipeline", "SD3Transformer2DModel", 0, 64, {"patch_size": 2},
-    ),
-    _Architecture(
-        r"transformer_blocks\.0\.img_mod\.1\.weight",
-        "QwenImagePipeline", "QwenImageTransformer2DModel", 1, 128,
-        {"patch_size": 2, "in_channels": 64},
-    ),
-    _Architecture(
-        r"blocks\.0\.cross_attn\.q_linear\.weight",
-        "PixArtSigmaPipeline", "PixArtTransformer2DModel", 0, 72, {"patch_size": 2},
-    ),
-    _Architecture(
-        r"label_emb\.0\.0\.weight|add_embedding\.linear_1\.weight",
-        "StableDiffusionXLPipeline", "UNet2DConditionModel", 0, 64,
-        {"block_out_channels": [320, 640, 1280]},
-    ),
-    _Architecture(
-        r"input_blocks\.0\.0\.weight|down_blocks\.0\.resnets\.0\.conv1\.weight",
-        "StableDiffusionPipeline", "UNet2DConditionModel", 0, 64,
-        {
-            "block_out_channels": [320, 640, 1280, 1280],
-            "down_block_types": ["CrossAttnDownBlock2D"],
-        },
-    ),
-)  # fmt: skip
 
 
 def read_single_file(path: Path, base: ModelShapes | None = None) -> ModelShapes:
@@ -108,11 +51,9 @@ def read_single_file(path: Path, base: ModelShapes | None = None) -> ModelShapes
     else:
         tensors = read_file(repository, path.name)
     parts = _split(tensors)
-    found = _architecture(path, parts.get("denoiser", {}))
+    found = architecture_of(path, parts.get("denoiser", {}))
     name = "unet" if found.class_name.startswith("UNet") else "transformer"
-    config = dict(found.config)
-    width = _width(found, parts["denoiser"])
-    config |= {"attention_head_dim": found.head, "num_attention_heads": width // found.head}
+    config = found.config_from(parts["denoiser"])
     if is_gguf:
         config["quantization_config"] = {"quant_method": "gguf"}
     components = dict(base.components) if base else {}
@@ -142,22 +83,6 @@ def _split(tensors: Mapping[str, TensorShape]) -> dict[str, dict[str, TensorShap
         parts.setdefault(part, {})[name.removeprefix(prefix)] = tensor
     parts.pop("other", None)
     return parts
-
-
-def _architecture(path: Path, tensors: Mapping[str, TensorShape]) -> _Architecture:
-    for architecture in _ARCHITECTURES:
-        if any(re.fullmatch(architecture.mark, name) for name in tensors):
-            return architecture
-    known = ", ".join(dict.fromkeys(kind.class_name for kind in _ARCHITECTURES))
-    raise UnsupportedPipeline(
-        f"{path} holds no denoiser that is told by its tensors' names ({known}). Pass the "
-        "directory or hub id of the whole pipeline."
-    )
-
-
-def _width(found: _Architecture, tensors: Mapping[str, TensorShape]) -> int:
-    marked = next(tensor for name, tensor in tensors.items() if re.fullmatch(found.mark, name))
-    return marked.shape[found.axis] if len(marked.shape) > found.axis else found.head
 
 
 def _other(part: str, tensors: Mapping[str, TensorShape]) -> ComponentShapes:

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from autoquant.errors import InputError, UnsupportedPipeline
 from autoquant.planner.budget import Budget
+from autoquant.planner.footprint.denoiser import patch, width
 from autoquant.planner.footprint.estimate import estimate
+from autoquant.planner.footprint.family import denoiser_of, latent_scale
 from autoquant.planner.footprint.model_shapes import read_model
 from autoquant.planner.footprint.request import request_for
 from autoquant.planner.footprint.shapes import ComponentShapes, ModelShapes, TensorShape
@@ -108,6 +110,80 @@ def test_a_bundled_checkpoint_is_split(tmp_path: Path) -> None:
     assert set(found.components) == {"unet", "vae", "text_encoder", "text_encoder_2"}
 
 
+# Tensors of the original layouts, with the widths of the published models.
+SINGLE_FILES: list[tuple[str, dict[str, tuple[int, ...]], int, int]] = [
+    ("FluxTransformer2DModel", {"double_blocks.0.img_attn.proj.weight": (3072, 3072)}, 3072, 2),
+    (
+        "ChromaTransformer2DModel",
+        {
+            "distilled_guidance_layer.in_proj.weight": (5120, 64),
+            "double_blocks.0.img_attn.proj.weight": (3072, 3072),
+        },
+        3072,
+        2,
+    ),
+    (
+        "Flux2Transformer2DModel",
+        {
+            "double_stream_modulation_img.lin.weight": (36864, 6144),
+            "double_blocks.0.img_attn.proj.weight": (6144, 6144),
+        },
+        6144,
+        2,
+    ),
+    (
+        "SanaTransformer2DModel",
+        {
+            "blocks.0.cross_attn.q_linear.weight": (2240, 2240),
+            "blocks.0.mlp.inverted_conv.conv.weight": (11200, 2240, 1, 1),
+        },
+        2240,
+        1,
+    ),
+    ("PixArtTransformer2DModel", {"blocks.0.cross_attn.q_linear.weight": (1152, 1152)}, 1152, 2),
+    (
+        "ZImageTransformer2DModel",
+        {
+            "cap_embedder.0.weight": (2560,),
+            "layers.0.adaLN_modulation.0.weight": (15360, 256),
+            "layers.0.attention.qkv.weight": (11520, 3840),
+        },
+        3840,
+        2,
+    ),
+    (
+        "Lumina2Transformer2DModel",
+        {"cap_embedder.0.weight": (2304,), "layers.0.attention.qkv.weight": (3840, 2304)},
+        2304,
+        2,
+    ),
+    ("AuraFlowTransformer2DModel", {"double_layers.0.attn.w1q.weight": (3072, 3072)}, 3072, 2),
+    (
+        "WanTransformer3DModel",
+        {"head.modulation": (1, 2, 1536), "blocks.0.ffn.0.weight": (8960, 1536)},
+        1536,
+        2,
+    ),
+    ("UNet2DConditionModel", {"model.diffusion_model.input_blocks.0.0.weight": (320, 4)}, 64, 1),
+]
+
+
+@pytest.mark.parametrize(("class_name", "shapes", "token", "side"), SINGLE_FILES)
+def test_a_denoiser_is_told_by_its_tensors(
+    tmp_path: Path, class_name: str, shapes: dict[str, tuple[int, ...]], token: int, side: int
+) -> None:
+    path = tmp_path / "model.safetensors"
+    write_header(path, {name: TensorShape.plain("BF16", shape) for name, shape in shapes.items()})
+    model = read_model(str(path))
+    denoiser = denoiser_of(model)
+    assert denoiser is not None
+    assert denoiser.class_name == class_name
+    assert (width(denoiser.config), patch(denoiser.config)) == (token, side)
+    assert latent_scale(model) == (32 if "Sana" in class_name else 8)
+    if class_name == "WanTransformer3DModel":
+        assert denoiser.config["ffn_dim"] == 8960
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -142,11 +218,12 @@ _KEYS = st.sampled_from(
     ["sample_size", "patch_size", "num_attention_heads", "attention_head_dim", "in_channels",
      "block_out_channels", "layers_per_block", "latent_channels", "d_model", "num_heads", "d_ff",
      "text_config", "tie_word_embeddings", "hidden_size", "vocab_size", "dim_mult", "hidden_act",
-     "use_post_quant_conv", "num_hidden_layers"]
+     "use_post_quant_conv", "num_hidden_layers", "ffn_dim", "all_patch_size", "dim"]
 )  # fmt: skip
 _CLASSES = st.sampled_from(
     ["FluxTransformer2DModel", "UNet2DConditionModel", "T5EncoderModel", "CLIPTextModel",
-     "PixArtTransformer2DModel", "AutoencoderKL", "AutoencoderKLQwenImage", "SomeForCausalLM"]
+     "PixArtTransformer2DModel", "WanTransformer3DModel", "SomeNewTransformer2DModel",
+     "AutoencoderKL", "AutoencoderKLQwenImage", "SomeForCausalLM"]
 )  # fmt: skip
 
 
