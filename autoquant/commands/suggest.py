@@ -89,6 +89,17 @@ def suggest(
     max_loss: Annotated[
         float | None, typer.Option(help="Largest loss, in units of the deciding metric.")
     ] = None,
+    ram: Annotated[
+        float | None,
+        typer.Option("--ram", metavar="GB", help="Peak host memory of the measuring process."),
+    ] = None,
+    objective: Annotated[
+        str, typer.Option(help="Made least within the limits: loss, latency or vram.")
+    ] = "loss",
+    images_per_session: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Spread the time for compiling over so many images."),
+    ] = None,
     confirm: Annotated[
         bool, typer.Option(help="Draw the winner on prompts that the search never saw.")
     ] = True,
@@ -135,7 +146,7 @@ def suggest(
     if vae_tiling is not None:
         levers["vae_tiling"] = [vae_tiling]
     asked_levers(levers)
-    Budget.of(vram, latency, load_peak, max_loss)
+    Budget.of(vram, latency, load_peak, max_loss, ram, objective, images_per_session)
     SearchSettings(trials, time_limit, seed)
     find_source(model)
     if space is not None:
@@ -170,6 +181,9 @@ def suggest(
         compute_dtype=dtype,
         load_peak_gb=load_peak,
         max_loss=max_loss,
+        ram_gb=ram,
+        objective=objective,
+        images_per_session=images_per_session,
         overwrite=overwrite,
         fresh=fresh,
         cache=cache,

@@ -46,11 +46,17 @@ def probability_as_good(forecast: Forecast, loss: float) -> Floats:
     return np.asarray(ndtr((level - forecast.log_loss) / np.maximum(forecast.log_loss_sd, 1e-9)))
 
 
+def expected_decrease(mean: Floats, sd: Floats, best: float) -> Floats:
+    """Mean by which normal figures will fall below ``best``, 0 where they do not."""
+    sd = np.maximum(sd, 1e-12)
+    distance = (best - mean) / sd
+    density = np.exp(-(distance**2) / 2) / np.sqrt(2 * np.pi)
+    return np.asarray(sd * (distance * ndtr(distance) + density))
+
+
 def expected_speedup(forecast: Forecast, latency_s: float, loss: float) -> Floats:
     """Mean share of ``latency_s`` that each candidate saves where its loss is ``loss`` or less."""
-    sd = np.maximum(forecast.latency_s_sd, 1e-12)
-    distance = (latency_s - forecast.latency_s) / sd
-    saved = sd * (distance * ndtr(distance) + np.exp(-(distance**2) / 2) / np.sqrt(2 * np.pi))
+    saved = expected_decrease(forecast.latency_s, forecast.latency_s_sd, latency_s)
     return np.asarray(saved / latency_s * probability_as_good(forecast, loss))
 
 

@@ -64,6 +64,9 @@ def autoquant(
     compute_dtype: str | None = None,
     load_peak_gb: float | None = None,
     max_loss: float | None = None,
+    ram_gb: float | None = None,
+    objective: str = "loss",
+    images_per_session: int | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
     fresh: bool = False,
@@ -98,6 +101,11 @@ def autoquant(
             pipeline in memory, else bfloat16.
         load_peak_gb: Peak memory while loading, in GiB.
         max_loss: Largest loss, in units of the deciding metric.
+        ram_gb: Peak host memory of the measuring process above what it holds when idle, in GiB.
+        objective: What is made least within the limits: ``loss``, ``latency`` or ``vram``; the
+            latter two need ``max_loss``.
+        images_per_session: How many images are drawn between two starts: the time for compiling is
+            spread over them. By default it does not count.
         out: Directory for ``plan.json``, ``load_pipeline.py`` and the images, put in place whole.
             Its folder ``study`` keeps every measurement from the first one on: after an
             interruption the same call goes on from there.
@@ -124,7 +132,16 @@ def autoquant(
         InfeasibleBudget: Nothing that was measured keeps the budget; the message names the nearest.
         SearchInterrupted: Ctrl-C came before anything fitted.
     """
-    budget = Budget.of(vram_gb, latency_s, load_peak_gb, max_loss)
+    batch_size = 1 if workload is None else workload.batch_size
+    budget = Budget.of(
+        vram_gb,
+        latency_s,
+        load_peak_gb,
+        max_loss,
+        ram_gb,
+        objective,
+        None if images_per_session is None else images_per_session / batch_size,
+    )
     settings = SearchSettings(trials=trials, time_limit_s=time_limit_s, seed=seed, confirm=confirm)
     request = Request(
         pipeline=str(pipeline) if isinstance(pipeline, Path) else pipeline,

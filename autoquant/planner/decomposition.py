@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoquant.planner.acquisition import (
+    expected_decrease,
     expected_improvement,
     expected_speedup,
     probability_as_good,
@@ -19,10 +20,10 @@ from autoquant.planner.budget import Budget
 from autoquant.planner.candidate import Candidate, Runtime
 from autoquant.planner.effects import Floats
 from autoquant.planner.forecast import Forecast, Predictor
-from autoquant.planner.measurement import Estimate, Measured, Prediction, Trial
+from autoquant.planner.measurement import Estimate, Measured, Prediction, Trial, in_session
 from autoquant.planner.parameters import unquantized
 from autoquant.planner.priors import Priors
-from autoquant.planner.selection import is_feasible
+from autoquant.planner.selection import is_feasible, objective_value
 from autoquant.search_spaces.scheme import Choice
 from autoquant.search_spaces.space import SearchSpace
 
@@ -34,6 +35,7 @@ _MOST_COMBINATIONS = 50_000
 # this many of all that are left are likely to.
 _LEAST_GAIN = 0.001
 _LEAST_SPEEDUP = 0.05
+_LEAST_DECREASE = 0.01
 _LEAST_FITTING = 0.5
 # That nothing fits is believed no sooner.
 _FEWEST = 6
@@ -59,7 +61,9 @@ class Decomposition:
 
     def __init__(self, space: SearchSpace, runtime: Runtime, budget: Budget) -> None:
         self._space = space
-        self._budget = budget
+        # Trials are looked at with their share of compiling already in their seconds.
+        self._calls_per_session = budget.calls_per_session
+        self._budget = budget.model_copy(update={"calls_per_session": None})
         self._unquantized = unquantized(space, runtime)
         self._axes = axes_of(space, runtime)
         self._priors = Priors(self._axes)
@@ -98,7 +102,7 @@ class Decomposition:
             return self._unquantized
         if reference.measured is None:
             return None
-        trials = list(finished.values())
+        trials = [_in_session(trial, self._calls_per_session) for trial in finished.values()]
         predictor = Predictor(self._priors, reference.measured, trials, self._estimates)
         self._predictor = predictor
         rows = self._unmeasured(predictor, trials)
@@ -128,6 +132,8 @@ class Decomposition:
         if not possible.any():
             return None
         best = self._best(trials)
+        if best is not None and self._budget.objective != "loss":
+            return self._least(forecast, chance, best)
         loss = _WORST_LOSS if best is None else best.loss
         most = loss if self._budget.max_loss is None else min(loss, self._budget.max_loss)
         gain = expected_improvement(forecast, most) * chance
@@ -145,13 +151,28 @@ class Decomposition:
         speedup = expected_speedup(forecast, best.latency_s.median, best.loss) * chance
         return int(speedup.argmax()) if speedup.max() > _LEAST_SPEEDUP else None
 
+    def _least(self, forecast: Forecast, chance: Floats, best: Measured) -> int | None:
+        """The row that promises most where seconds or memory are to be made least."""
+        if self._budget.objective == "latency":
+            mean, sd, least = forecast.latency_s, forecast.latency_s_sd, best.latency_s.median
+        else:
+            mean, sd, least = forecast.peak_gb, forecast.peak_gb_sd, best.peak_gb
+        assert self._budget.max_loss is not None
+        keeps = chance * probability_as_good(forecast, self._budget.max_loss)
+        gain = expected_decrease(mean, sd, least) / least * keeps
+        return int(gain.argmax()) if gain.max() > _LEAST_DECREASE else None
+
     def _best(self, trials: Sequence[Trial]) -> Measured | None:
         fitting = [
             trial.measured
             for trial in trials
             if trial.measured is not None and is_feasible(trial.measured, self._budget)
         ]
-        return min(fitting, key=lambda m: (m.loss, m.latency_s.median), default=None)
+        return min(
+            fitting,
+            key=lambda m: (objective_value(m, self._budget), m.loss, m.latency_s.median),
+            default=None,
+        )
 
     def _unmeasured(self, predictor: Predictor, trials: Sequence[Trial]) -> Indices:
         rows = self._combinations(predictor)
@@ -183,6 +204,14 @@ class Decomposition:
             for option in set(failed) - ran:
                 chance[rows[:, axis] == option] /= 2 + failed.count(option)
         return chance
+
+
+def _in_session(trial: Trial, calls_per_session: float | None) -> Trial:
+    """Seconds for compiling are predicted as part of a call's, where a session is stated."""
+    if trial.measured is None:
+        return trial
+    measured = in_session(trial.measured, calls_per_session)
+    return trial.model_copy(update={"measured": measured})
 
 
 def _least_beaten_first(merits: Floats) -> Indices:

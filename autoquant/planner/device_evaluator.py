@@ -15,6 +15,7 @@ import torch
 from autoquant.errors import CandidateFailed, first_line
 from autoquant.metrics.device import memory_limit, release_memory
 from autoquant.metrics.fidelity import Metric, loss_of
+from autoquant.metrics.host_memory import HostMemory, give_back_host_memory
 from autoquant.metrics.images import check_images, save_png
 from autoquant.metrics.latency import LatencySummary, summarize, timed
 from autoquant.metrics.memory import counter_for
@@ -164,6 +165,9 @@ class DeviceEvaluator:
     Attributes:
         reference: The measurement of the unquantized pipeline.
         calls: Which linear layers of each component ran, and when.
+
+    Args:
+        host: Watched the reference while it was loaded.
     """
 
     def __init__(
@@ -176,6 +180,7 @@ class DeviceEvaluator:
         metrics: Mapping[str, Metric],
         deciding_metric: str,
         image_root: Path,
+        host: HostMemory,
     ) -> None:
         self._loader = loader
         self._workload = workload
@@ -184,12 +189,14 @@ class DeviceEvaluator:
         self._deciding_metric = deciding_metric
         self._image_root = image_root
         self._unquantized = unquantized
-        drawn = draw_workload(reference, workload, device)
+        self._idle_bytes = host.idle_bytes
+        with host:
+            drawn = draw_workload(reference, workload, device)
         self.calls: Mapping[str, Calls]
         with watch_calls(reference.modules) as self.calls:
             made = make_reference(reference.pipeline, workload, metrics, drawn.images)
         self._references = {workload.key: made}
-        self.reference = self._answer(unquantized, reference, drawn)
+        self.reference = self._answer(unquantized, reference, drawn, host)
 
     def answer(self, candidate: Candidate) -> Answer:
         """Measure one candidate; the unquantized one was measured as the reference.
@@ -199,10 +206,11 @@ class DeviceEvaluator:
         """
         if candidate == self._unquantized:
             return self.reference
-        with attention_restored(), _faults_as_failures(self._device):
+        host = HostMemory(self._idle_bytes)
+        with host, attention_restored(), _faults_as_failures(self._device):
             built = self._build(candidate)
             drawn = draw_workload(built, self._workload, self._device)
-        return self._answer(candidate, built, drawn)
+        return self._answer(candidate, built, drawn, host)
 
     def compare(self, candidate: Candidate, workload: Workload) -> Comparison:
         """Compare a candidate's images of ``workload`` with the reference.
@@ -231,6 +239,7 @@ class DeviceEvaluator:
 
     def _build(self, candidate: Candidate) -> BuiltPipeline:
         release_memory(self._device)
+        give_back_host_memory()
         torch.compiler.reset()
         return build_pipeline(self._loader, candidate, self._device)
 
@@ -242,7 +251,9 @@ class DeviceEvaluator:
             self._references[workload.key] = made
         return self._references[workload.key]
 
-    def _answer(self, candidate: Candidate, built: BuiltPipeline, drawn: Drawn) -> Answer:
+    def _answer(
+        self, candidate: Candidate, built: BuiltPipeline, drawn: Drawn, host: HostMemory
+    ) -> Answer:
         announce("score")
         reference = self._references[self._workload.key]
         check_images(drawn.images, reference.prompts, reference.images)
@@ -251,7 +262,11 @@ class DeviceEvaluator:
             name: _facts(module, built.quantized_layers.get(name, ()))
             for name, module in built.modules.items()
         }
-        return Answer(measured=self._measured(built, drawn, reference), components=components)
+        measured = self._measured(built, drawn, reference)
+        return Answer(
+            measured=measured.model_copy(update={"ram_gb": host.peak_bytes / GIB}),
+            components=components,
+        )
 
     def _measured(self, built: BuiltPipeline, drawn: Drawn, reference: Reference) -> Measured:
         scores = reference.score(self._metrics, drawn.images)

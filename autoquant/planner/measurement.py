@@ -22,6 +22,8 @@ class Measured(BaseModel):
         peak_gb: Most memory in a pipeline call, weights included, in GiB.
         counter: What counted the peaks.
         other_counters_gb: Further counters read over the same calls, in GiB.
+        ram_gb: Most resident host memory of the measuring process while loading and warming up,
+            above what it holds when idle, in GiB.
         latency_s: Wall seconds of one pipeline call.
         compile_s: Seconds spent compiling before the first image.
         loss: Deciding metric as a loss, noise floor taken off; 0 is identical.
@@ -40,6 +42,7 @@ class Measured(BaseModel):
     peak_gb: float
     counter: str
     other_counters_gb: dict[str, float] = {}
+    ram_gb: float | None = None
     latency_s: LatencySummary
     compile_s: float = 0.0
     loss: float
@@ -68,6 +71,25 @@ class Comparison(BaseModel):
     fidelity: dict[str, MetricScore]
     metric: str
     noise_floor: float
+
+
+def seconds_a_call(measured: Measured, calls_per_session: float | None) -> float:
+    """Median wall seconds, with a share of the time for compiling where a session is stated."""
+    return measured.latency_s.median + _compile_share(measured, calls_per_session)
+
+
+def in_session(measured: Measured, calls_per_session: float | None) -> Measured:
+    """``measured`` with the time for compiling spread over the calls of a session."""
+    share = _compile_share(measured, calls_per_session)
+    if share == 0:
+        return measured
+    summary = measured.latency_s
+    slower = {name: getattr(summary, name) + share for name in ("median", "low", "high")}
+    return measured.model_copy(update={"latency_s": summary.model_copy(update=slower)})
+
+
+def _compile_share(measured: Measured, calls_per_session: float | None) -> float:
+    return 0.0 if calls_per_session is None else measured.compile_s / calls_per_session
 
 
 class ComponentFacts(BaseModel):

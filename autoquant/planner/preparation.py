@@ -18,6 +18,7 @@ from autoquant.metrics.device import (
     resolve_device,
 )
 from autoquant.metrics.fidelity import AUTO, available_metrics, deciding_metric, require_can_decide
+from autoquant.metrics.host_memory import HostMemory, resident_bytes
 from autoquant.planner.candidate import Runtime
 from autoquant.planner.device_evaluator import DeviceEvaluator, build_pipeline
 from autoquant.planner.drawing import require_call_takes
@@ -102,9 +103,11 @@ def prepare(request: Request, image_root: Path) -> tuple[Preparation, DeviceEval
 
     def measure_reference(runtime: Runtime) -> DeviceEvaluator:
         unchanged = unquantized(space, runtime)
-        built = build_pipeline(loader, unchanged, device)
+        host = HostMemory(resident_bytes())
+        with host:
+            built = build_pipeline(loader, unchanged, device)
         return DeviceEvaluator(
-            loader, built, unchanged, workload, device, metrics, decides, image_root
+            loader, built, unchanged, workload, device, metrics, decides, image_root, host
         )
 
     evaluator, runtime, offload_notes = first_that_fits(

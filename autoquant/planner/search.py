@@ -31,7 +31,7 @@ from autoquant.planner.parameters import (
 )
 from autoquant.planner.progress import OnProgress, Progress, silent
 from autoquant.planner.pruning import Bound, Pruning
-from autoquant.planner.selection import excess, is_feasible, rank
+from autoquant.planner.selection import excess, is_feasible, objective_value, rank
 from autoquant.planner.sensitivity import Sensitivity, extended_space
 from autoquant.search_spaces.scheme import Choice
 from autoquant.search_spaces.space import SearchSpace
@@ -312,7 +312,7 @@ class Search:
             proposal.set_constraint(name, missed)
         proposal.set_user_attr("peak_gb", trial.measured.peak_gb)
         proposal.set_user_attr("latency_s", trial.measured.latency_s.median)
-        self._study.tell(proposal, trial.measured.loss)
+        self._study.tell(proposal, objective_value(trial.measured, self._budget))
 
     def _proven(self, bound_gb: float | None) -> float | None:
         """What was not enough, if it is as much as the budget allows: less proves nothing."""

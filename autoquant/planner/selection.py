@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
 
 from autoquant.errors import InfeasibleBudget
 from autoquant.metrics.score import losses_of
 from autoquant.metrics.statistics import paired_difference
-from autoquant.planner.budget import Budget
-from autoquant.planner.measurement import Measured, Trial
+from autoquant.planner.budget import Budget, Objective
+from autoquant.planner.measurement import Measured, Trial, in_session, seconds_a_call
 from autoquant.planner.quantities import gigabytes, seconds
 
-RULE = (
-    "least loss; among candidates whose loss cannot be told from it, the fastest; among those "
-    "whose latency cannot be told apart, the one with the lowest peak memory"
+_THEN_LOSS = "the one with the least loss; among those whose loss cannot be told apart, the "
+RULES: Mapping[Objective, str] = MappingProxyType(
+    {
+        "loss": (
+            "least loss; among candidates whose loss cannot be told from it, the fastest; among "
+            "those whose latency cannot be told apart, the one with the lowest peak memory"
+        ),
+        "latency": (
+            "fastest; among candidates whose latency cannot be told from it, "
+            f"{_THEN_LOSS}one with the lowest peak memory"
+        ),
+        "vram": (f"lowest peak memory; among candidates within 1% of it, {_THEN_LOSS}fastest"),
+    }
 )
+"""How the choice is made among the candidates that keep every limit, by objective."""
+
+_SAME_PEAK = 1.01
 
 
 @dataclass(frozen=True)
@@ -33,7 +48,7 @@ class Selection:
 
 def excess(measured: Measured, budget: Budget) -> dict[str, float]:
     """How far each stated limit is missed; 0 or less means that it is kept."""
-    values = _limited(measured)
+    values = _limited(measured, budget)
     limits = {name: getattr(budget, name) for name in values}
     return {name: values[name] - limit for name, limit in limits.items() if limit is not None}
 
@@ -51,7 +66,7 @@ def pareto_set(trials: Sequence[Trial]) -> tuple[Trial, ...]:
 
 
 def choose(trials: Sequence[Trial], budget: Budget, pruned: Sequence[Trial] = ()) -> Selection:
-    """Choose by ``RULE`` among the feasible trials.
+    """Choose by ``RULES`` among the feasible trials.
 
     Args:
         trials: What was measured, or failed.
@@ -65,12 +80,7 @@ def choose(trials: Sequence[Trial], budget: Budget, pruned: Sequence[Trial] = ()
     if not feasible:
         ruled_out = _ruled_out(pruned)
         raise InfeasibleBudget(" ".join([_nearest_point(trials, budget), *ruled_out]))
-    best = min(feasible, key=lambda trial: (_measured(trial).loss, trial.number))
-    equal_in_loss = [trial for trial in feasible if _same_loss(trial, best)]
-    fastest = min(equal_in_loss, key=lambda t: (_measured(t).latency_s.median, t.number))
-    equal_in_both = [trial for trial in equal_in_loss if _same_latency(trial, fastest)]
-    chosen = min(equal_in_both, key=lambda t: (_measured(t).peak_gb, _measured(t).loss, t.number))
-    tied = tuple(trial for trial in equal_in_loss if trial is not chosen)
+    chosen, tied = _by_rule(feasible, budget)
     # By its rule the choice may lose to a tied trial in all three by less than a spread.
     # The unquantized pipeline is what everything is compared with, on the front or not.
     unquantized = [trial for trial in trials if trial.measured and trial.candidate.is_reference][:1]
@@ -78,14 +88,58 @@ def choose(trials: Sequence[Trial], budget: Budget, pruned: Sequence[Trial] = ()
     return Selection(chosen, tied, _smallest_first(front.values()))
 
 
-def _limited(measured: Measured) -> dict[str, float]:
+def _by_rule(feasible: Sequence[Trial], budget: Budget) -> tuple[Trial, tuple[Trial, ...]]:
+    """The choice, and those that its first criterion cannot tell from the best."""
+    quickest = partial(_quickest, budget=budget)
+    if budget.objective == "latency":
+        first = quickest(feasible)
+        chosen = _smallest(_least_damaged(first))
+    elif budget.objective == "vram":
+        least = min(_measured(trial).peak_gb for trial in feasible)
+        first = [trial for trial in feasible if _measured(trial).peak_gb <= _SAME_PEAK * least]
+        chosen = quickest(_least_damaged(first))[0]
+    else:
+        first = _least_damaged(feasible)
+        chosen = _smallest(quickest(first))
+    return chosen, tuple(trial for trial in first if trial is not chosen)
+
+
+def _least_damaged(trials: Sequence[Trial]) -> list[Trial]:
+    best = min(trials, key=lambda trial: (_measured(trial).loss, trial.number))
+    return [trial for trial in trials if _same_loss(trial, best)]
+
+
+def _quickest(trials: Sequence[Trial], budget: Budget) -> list[Trial]:
+    """Those whose latency cannot be told from the least, the fastest first."""
+    session = {
+        trial.number: in_session(_measured(trial), budget.calls_per_session).latency_s
+        for trial in trials
+    }
+    fastest_first = sorted(trials, key=lambda t: (session[t.number].median, t.number))
+    least = session[fastest_first[0].number]
+    return [trial for trial in fastest_first if session[trial.number].low <= least.high]
+
+
+def _smallest(trials: Sequence[Trial]) -> Trial:
+    return min(trials, key=lambda t: (_measured(t).peak_gb, _measured(t).loss, t.number))
+
+
+def _limited(measured: Measured, budget: Budget) -> dict[str, float]:
     """What was measured, under the names of the limits."""
-    return {
+    values = {
         "vram_gb": measured.peak_gb,
-        "latency_s": measured.latency_s.median,
+        "latency_s": seconds_a_call(measured, budget.calls_per_session),
         "load_peak_gb": measured.load_peak_gb,
         "max_loss": measured.loss,
     }
+    return values if measured.ram_gb is None else {**values, "ram_gb": measured.ram_gb}
+
+
+def objective_value(measured: Measured, budget: Budget) -> float:
+    """What the study minimises: a loss, seconds of a call, or GiB."""
+    if budget.objective == "latency":
+        return seconds_a_call(measured, budget.calls_per_session)
+    return measured.peak_gb if budget.objective == "vram" else measured.loss
 
 
 def _smallest_first(trials: Iterable[Trial]) -> tuple[Trial, ...]:
@@ -119,10 +173,6 @@ def _same_loss(trial: Trial, best: Trial) -> bool:
 
 def _image_losses(measured: Measured) -> tuple[float, ...]:
     return losses_of(measured.metric, measured.fidelity[measured.metric])
-
-
-def _same_latency(trial: Trial, fastest: Trial) -> bool:
-    return _measured(trial).latency_s.low <= _measured(fastest).latency_s.high
 
 
 def _nearest_point(trials: Sequence[Trial], budget: Budget) -> str:
@@ -162,6 +212,7 @@ def describe(budget: Budget) -> str:
         ("{} of memory", budget.vram_gb, gigabytes),
         ("{} a call", budget.latency_s, seconds),
         ("{} while loading", budget.load_peak_gb, gigabytes),
+        ("{} of host memory", budget.ram_gb, gigabytes),
         ("a loss of {}", budget.max_loss, "{:g}".format),
     ]
     stated = [text.format(unit(limit)) for text, limit, unit in limits if limit is not None]
@@ -169,15 +220,16 @@ def describe(budget: Budget) -> str:
 
 
 def rank(trial: Trial, budget: Budget) -> tuple[float, float, int]:
-    """Order of merit while searching: feasible by loss, then by how far they miss, then failed."""
+    """Order of merit: feasible ones by objective, then by how far they miss, then failed ones."""
     if trial.measured is None:
         return (math.inf, math.inf, trial.number)
-    return (relative_excess(trial.measured, budget), trial.measured.loss, trial.number)
+    value = objective_value(trial.measured, budget)
+    return (relative_excess(trial.measured, budget), value, trial.number)
 
 
 def relative_excess(measured: Measured, budget: Budget) -> float:
     """Sum of the missed shares of the limits; 0 is feasible."""
-    return budget.missed_share(_limited(measured))
+    return budget.missed_share(_limited(measured, budget))
 
 
 def _needs(trial: Trial, budget: Budget) -> str:
@@ -185,8 +237,9 @@ def _needs(trial: Trial, budget: Budget) -> str:
     missed = {name for name, by in excess(measured, budget).items() if by > 0}
     texts = {
         "vram_gb": gigabytes(measured.peak_gb),
-        "latency_s": seconds(measured.latency_s.median),
+        "latency_s": seconds(seconds_a_call(measured, budget.calls_per_session)),
         "load_peak_gb": f"{gigabytes(measured.load_peak_gb)} while loading",
+        "ram_gb": f"{gigabytes(measured.ram_gb or 0.0)} of host memory",
         "max_loss": f"a loss of {measured.loss:.4g}",
     }
     return " and ".join(text for name, text in texts.items() if name in missed)

@@ -23,7 +23,7 @@ from autoquant.planner.prediction_error import prediction_error
 from autoquant.planner.reasons import reason, runtime_reason
 from autoquant.planner.request import Preparation
 from autoquant.planner.search import SearchResult, SearchSettings
-from autoquant.planner.selection import RULE, Selection, is_feasible
+from autoquant.planner.selection import RULES, Selection, is_feasible
 
 
 def make_plan(
@@ -91,7 +91,7 @@ def _summary(
         interrupted=result.interrupted,
         converged=result.converged,
         prediction_error=prediction_error(result.trials),
-        rule=RULE,
+        rule=RULES[budget.objective],
         ties=tuple(trial.candidate.label for trial in selection.tied),
         struck=prepared.space.struck,
         levers_struck=prepared.space.levers_struck,

@@ -18,7 +18,7 @@ from autoquant.planner.parameters import (
 from autoquant.planner.progress import Progress
 from autoquant.planner.pruning import Bound
 from autoquant.planner.search import SearchResult, SearchSettings, search
-from autoquant.planner.selection import choose
+from autoquant.planner.selection import choose, is_feasible, objective_value
 from autoquant.search_spaces.scheme import Choice
 from autoquant.search_spaces.space import ComponentSpace, SearchSpace
 from tests.planner.measurements import measured
@@ -210,3 +210,15 @@ def test_a_search_in_which_nothing_can_fit_ends_with_the_reference() -> None:
     assert [trial.candidate.is_reference for trial in result.trials] == [True]
     with pytest.raises(InfeasibleBudget, match=r"ruled out unmeasured: the smallest, .* least"):
         choose(result.trials, Budget.of(vram_gb=0.001), result.pruned)
+
+
+@pytest.mark.parametrize("objective", ["latency", "vram"])
+def test_another_objective_comes_near_the_exhaustive_best(objective: str) -> None:
+    budget = Budget.of(vram_gb=4, max_loss=0.3, objective=objective)
+    possible = [m for m in TABLE.values() if is_feasible(m, budget)]
+    best = min(objective_value(m, budget) for m in possible)
+    trials = run(budget, trials=len(TABLE) // 5).trials
+    chosen = choose(trials, budget).chosen.measured
+    assert chosen is not None
+    assert chosen.loss <= 0.3
+    assert objective_value(chosen, budget) <= 1.1 * best

@@ -118,6 +118,7 @@ def missed_limits(measured: Measured, budget: Budget) -> tuple[str, ...]:
         "vram_gb": lambda by: f"memory by {_at_least(by, gigabytes)}",
         "latency_s": lambda by: f"time by {_at_least(by, seconds)}",
         "load_peak_gb": lambda by: f"memory while loading by {_at_least(by, gigabytes)}",
+        "ram_gb": lambda by: f"host memory by {_at_least(by, gigabytes)}",
         "max_loss": lambda by: f"loss by {by:.2g}",
     }
     return tuple(texts[name](by) for name, by in excess(measured, budget).items() if by > 0)
