@@ -6,12 +6,15 @@ import json
 import shlex
 from math import inf
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from autoquant.commands.exit_status import ExitStatus
 from autoquant.errors import InputError
+
+if TYPE_CHECKING:
+    from autoquant.demo import DemoWorkload
 
 # A pipe or file has no width of its own; this holds every column.
 _PIPED_WIDTH = 120
@@ -66,7 +69,13 @@ def estimate(
         raise InputError(f"ram_gb must be a finite number above 0, got {ram!r}.")
     budget = Budget.of(vram_gb=vram).model_copy(update={"ram_gb": ram})
     shapes = read_model(model, revision, variant, base)
+    own = _demo_workload(model)
+    if own is not None:
+        height = own["height"] if height is None else height
+        width = own["width"] if width is None else width
     request = request_for(shapes, height, width, batch, dtype)
+    if own is not None:
+        request = request.with_call(own["max_sequence_length"], unguided=False)
     traced = None
     if trace:
         from autoquant.planner.footprint.trace_calls import traced_tapes
@@ -87,6 +96,14 @@ def estimate(
         console.print(estimate_tables(result, command))
     if not result.fits:
         raise typer.Exit(ExitStatus.INFEASIBLE)
+
+
+def _demo_workload(model: str) -> DemoWorkload | None:
+    """What the embedded pipeline was trained to draw, if ``model`` is that one."""
+    from autoquant import demo
+    from autoquant.planner.source import DEMO
+
+    return demo.WORKLOAD if model == DEMO and not Path(model).exists() else None
 
 
 def _measuring_command(model: str, vram: float, height: int | None, width: int | None) -> str:

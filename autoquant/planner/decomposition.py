@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from math import prod
 
 import numpy as np
-from numpy.typing import NDArray
 
 from autoquant.planner.acquisition import (
     expected_decrease,
@@ -39,8 +38,6 @@ _LEAST_DECREASE = 0.01
 _LEAST_FITTING = 0.5
 # That nothing fits is believed no sooner.
 _FEWEST = 6
-# So many candidates in a row may be ruled out before one is proposed all the same.
-_MOST_LOOKED_AT = 500
 # Losses lie between nothing and about this: what anything that fits is worth while nothing does.
 _WORST_LOSS = 1.0
 
@@ -108,13 +105,11 @@ class Decomposition:
         rows = self._unmeasured(predictor, trials)
         forecast = predictor.forecast(rows)
         chance = probability_feasible(forecast, self._budget) * self._chance_to_run(rows, trials)
-        row: int | None = None
-        possible = np.ones(len(rows), dtype=bool)
-        for _ in range(_MOST_LOOKED_AT):
-            row = self._most_promising(forecast, chance * possible, possible, trials)
-            if row is None or may_fit(candidate_at(rows[row], self._axes)):
-                break
-            possible[row] = False
+
+        def row_may_fit(row: int) -> bool:
+            return may_fit(candidate_at(rows[row], self._axes))
+
+        row = self._most_promising(forecast, chance, trials, row_may_fit)
         self.is_out_of_promises = row is None
         if row is None:
             return None
@@ -125,15 +120,15 @@ class Decomposition:
         self,
         forecast: Forecast,
         chance: Floats,
-        possible: NDArray[np.bool_],
         trials: Sequence[Trial],
+        may_fit: Callable[[int], bool],
     ) -> int | None:
         """The row to measure next, or ``None`` if none is worth it."""
-        if not possible.any():
+        if len(chance) == 0:
             return None
         best = self._best(trials)
         if best is not None and self._budget.objective != "loss":
-            return self._least(forecast, chance, best)
+            return self._least(forecast, chance, best, may_fit)
         loss = _WORST_LOSS if best is None else best.loss
         most = loss if self._budget.max_loss is None else min(loss, self._budget.max_loss)
         gain = expected_improvement(forecast, most) * chance
@@ -141,17 +136,20 @@ class Decomposition:
             if self._budget.max_loss is not None:
                 chance = chance * probability_as_good(forecast, self._budget.max_loss)
             if chance.sum() >= _LEAST_FITTING:
-                return int(gain.argmax())
+                return _first(gain, -np.inf, may_fit)
             # What comes nearest says what would be enough, and whether predictions can be trusted.
-            missed = np.where(possible, forecast.missed_share(self._budget), np.inf)
-            believed = sum(trial.bound_gb is None for trial in trials) >= _FEWEST
-            return None if believed else int(missed.argmin())
-        if gain.max() > _LEAST_GAIN * most:
-            return int(gain.argmax())
+            if sum(trial.bound_gb is None for trial in trials) >= _FEWEST:
+                return None
+            return _first(-forecast.missed_share(self._budget), -np.inf, may_fit)
+        row = _first(gain, _LEAST_GAIN * most, may_fit)
+        if row is not None:
+            return row
         speedup = expected_speedup(forecast, best.latency_s.median, best.loss) * chance
-        return int(speedup.argmax()) if speedup.max() > _LEAST_SPEEDUP else None
+        return _first(speedup, _LEAST_SPEEDUP, may_fit)
 
-    def _least(self, forecast: Forecast, chance: Floats, best: Measured) -> int | None:
+    def _least(
+        self, forecast: Forecast, chance: Floats, best: Measured, may_fit: Callable[[int], bool]
+    ) -> int | None:
         """The row that promises most where seconds or memory are to be made least."""
         if self._budget.objective == "latency":
             mean, sd, least = forecast.latency_s, forecast.latency_s_sd, best.latency_s.median
@@ -160,7 +158,7 @@ class Decomposition:
         assert self._budget.max_loss is not None
         keeps = chance * probability_as_good(forecast, self._budget.max_loss)
         gain = expected_decrease(mean, sd, least) / least * keeps
-        return int(gain.argmax()) if gain.max() > _LEAST_DECREASE else None
+        return _first(gain, _LEAST_DECREASE, may_fit)
 
     def _best(self, trials: Sequence[Trial]) -> Measured | None:
         fitting = [
@@ -204,6 +202,16 @@ class Decomposition:
             for option in set(failed) - ran:
                 chance[rows[:, axis] == option] /= 2 + failed.count(option)
         return chance
+
+
+def _first(worth: Floats, least: float, may_fit: Callable[[int], bool]) -> int | None:
+    """The row of most worth, above ``least``, that may fit."""
+    for row in np.argsort(-worth, kind="stable"):
+        if worth[row] <= least:
+            return None
+        if may_fit(int(row)):
+            return int(row)
+    return None
 
 
 def _in_session(trial: Trial, calls_per_session: float | None) -> Trial:

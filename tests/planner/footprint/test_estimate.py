@@ -169,6 +169,13 @@ def test_the_command_is_light_and_prints_a_table(flux_directory: Path) -> None:
     assert "nothing was measured" in done.stdout
 
 
+def test_the_demo_is_estimated_for_what_it_draws() -> None:
+    done = run("demo", "--vram", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    asked = json.loads(done.stdout)["request"]
+    assert (asked["height"], asked["width"], asked["text_tokens"]) == (64, 64, 16)
+
+
 def test_the_command_writes_json(flux_directory: Path) -> None:
     done = run(str(flux_directory), "--vram", "24", "--scheme", "torchao:int8wo", "--json")
     assert done.returncode == 0, done.stderr
