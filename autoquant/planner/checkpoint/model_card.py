@@ -63,7 +63,16 @@ from diffusers import DiffusionPipeline
 
 pipeline = DiffusionPipeline.from_pretrained("PATH", dtype=torch.{plan.runtime.compute_dtype})
 pipeline.to("cuda")
-```"""
+```{_levers(plan)}"""
+
+
+def _levers(plan: Plan) -> str:
+    if not plan.runtime.label:
+        return ""
+    return (
+        f"\n\nThe figures below were measured with {plan.runtime.label}, which no checkpoint "
+        "holds: `autoquant emit plan.json --to diffusers` writes a script that sets it."
+    )
 
 
 def _components(plan: Plan) -> Iterator[str]:
@@ -95,8 +104,9 @@ def _figures(plan: Plan) -> Iterator[str]:
         f"| {seconds(reference.latency_s)} |"
     )
     for name, score in measured.fidelity.items():
-        interval = f"{score.low:.4g} to {score.high:.4g}"
-        yield f"| {name}, mean (95 % interval) | {score.mean:.4g} ({interval}) | |"
+        # One image has no interval.
+        interval = "" if score.low is None else f" ({score.low:.4g} to {score.high:.4g})"
+        yield f"| {name}, mean (95 % interval) | {score.mean:.4g}{interval} | |"
     yield (
         f"\n{measured.metric} decided: a loss of {measured.loss:.4g} after the noise floor of "
         f"{measured.noise_floor:.2g} was taken off."
