@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -37,6 +38,7 @@ from autoquant.metrics.device import fingerprint, package_versions
 from autoquant.metrics.fidelity import Metric, available_metrics, losses_of, score
 from autoquant.metrics.images import check_images
 from autoquant.metrics.memory import counter_for
+from autoquant.planner.device_evaluator import DeviceEvaluator, build_pipeline
 from autoquant.planner.drawing import Images, draw
 from autoquant.planner.loading import ComponentLoader, loader_for
 from autoquant.planner.workload import Workload
@@ -44,7 +46,7 @@ from autoquant.search_spaces.quantize import apply_choice
 from autoquant.search_spaces.scheme import NONE, Choice
 from autoquant.search_spaces.space import ComponentSpace, open_space
 from autoquant.storage import held_bytes
-from benchmarks.recorded_table import TABLE, compile_table
+from benchmarks.recorded_table import TABLE, RecordedTable, compile_table
 
 CPU = torch.device("cpu")
 DTYPE = torch.bfloat16
@@ -303,15 +305,61 @@ def _figures(built: Built) -> dict[str, Any]:
     }
 
 
+def check(count: int, seed: int) -> None:
+    """Measure rows of the table from scratch with the planner's own evaluator, and compare."""
+    table = RecordedTable()
+    loader = loader_for(demo.pipeline_directory())
+    usual = table.candidate(0)
+    metrics, _ = available_metrics(["flip"], image_size=(64, 64), allow_download=False)
+    differing = 0
+    with TemporaryDirectory() as images:
+        evaluator = DeviceEvaluator(
+            loader,
+            build_pipeline(loader, usual, CPU),
+            usual,
+            Workload.model_validate(table.entries["workload"]),
+            CPU,
+            metrics,
+            "flip",
+            Path(images),
+        )
+        for row in random.Random(seed).sample(range(len(table)), count):
+            candidate = table.candidate(row)
+            recorded, again = table.measure(candidate), evaluator.answer(candidate).measured
+            same = (
+                [float(f"{loss:.5g}") for loss in losses_of("flip", again.fidelity["flip"])]
+                == list(recorded.fidelity["flip"].per_image)
+                and again.peak_gb == recorded.peak_gb
+                and abs(again.weights_gb - recorded.weights_gb) < 1e-9
+            )
+            differing += not same
+            print(
+                f"{candidate.label}: {'the same' if same else 'differs'}; loss {recorded.loss:.5f} "
+                f"{again.loss:.5f}, peak {recorded.peak_gb * 1024:.3f} {again.peak_gb * 1024:.3f} "
+                f"MB, load peak {recorded.load_peak_gb * 1024:.3f} "
+                f"{again.load_peak_gb * 1024:.3f} MB, "
+                f"call {1000 * recorded.latency_s.median:.0f} "
+                f"{1000 * again.latency_s.median:.0f} ms",
+                flush=True,
+            )
+    print(f"{count - differing} of {count} rows draw the same images in the same memory.")
+
+
 def main() -> None:
     """Record, then write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, required=True, help="where unfinished rows are kept")
+    parser.add_argument(
+        "--work", type=Path, default=Path("build/table"), help="where unfinished rows are kept"
+    )
     parser.add_argument("--passes", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--check", type=int, help="measure so many rows of the table again")
     arguments = parser.parse_args()
     quiet_libraries()
     torch.set_num_threads(1)
+    if arguments.check:
+        check(arguments.check, arguments.seed)
+        return
     recorder = Recorder(arguments.work)
     (arguments.work / "header.json").write_text(json.dumps(recorder.header()))
     total = np.prod([len(c) for c in recorder.choices.values()]) * len(RUNTIMES)
