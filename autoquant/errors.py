@@ -13,8 +13,8 @@ AutoquantError
 ├── SearchInterrupted     Ctrl-C came before anything fitted the budget              (exit 4)
 ├── WorkerFailed          the process that measures died or hung                     (exit 1)
 │   └── WorkerKilled          it was killed from outside, which is no fault of a candidate
-├── MeasuredElsewhere     another process is measuring the candidate; nothing went wrong
 └── CandidateFailed       one candidate could not be measured: a recorded failure
+    ├── MeasuredElsewhere     another process is measuring it; nothing went wrong
     ├── OutOfMemory           it needs more memory than there is; proves a bound
     ├── QuantizationMismatch  what was quantized is not what was asked for
     └── DegenerateImage       an image is not finite, constant or black
@@ -92,8 +92,8 @@ class CandidateFailed(AutoquantError):
         self.bound_gb = bound_gb
 
 
-class MeasuredElsewhere(AutoquantError):
-    """Another process is measuring the candidate."""
+class MeasuredElsewhere(CandidateFailed):
+    """Another process is measuring the candidate, so that it is not measured here now."""
 
 
 class OutOfMemory(CandidateFailed):

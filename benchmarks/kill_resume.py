@@ -114,6 +114,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("study", type=Path)
     parser.add_argument("--runs", type=int, default=100)
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="start no more then")
     parser.add_argument("--vram", type=float, default=0.006)
     parser.add_argument("--latency", type=float, default=5.0)
     parser.add_argument("--trials", type=int, default=40)
@@ -158,8 +159,9 @@ class Tally:
 
 
 def run_all(arguments: argparse.Namespace, place: Path) -> None:
-    """Search undisturbed once, then with a kill each; Ctrl-C ends it with the table so far."""
+    """Search undisturbed once, then with a kill each, while there is time."""
     began = time.monotonic()
+    deadline = began + 60 * arguments.minutes
     assert start(arguments, place / "undisturbed").wait() == 0
     length = time.monotonic() - began
     expected = (place / "undisturbed" / "plan.json").read_text()
@@ -167,8 +169,8 @@ def run_all(arguments: argparse.Namespace, place: Path) -> None:
     print(f"undisturbed: {n_trials} candidates measured, {length:.1f} s\n", flush=True)
     dice = random.Random(arguments.seed)
     tally = Tally()
-    with contextlib.suppress(KeyboardInterrupt):
-        for number in range(arguments.runs):
+    for number in range(arguments.runs):
+        if time.monotonic() < deadline:
             run_one(arguments, place / str(number), dice, length, expected, tally)
     print(tally)
 

@@ -289,6 +289,8 @@ class Search:
         number = len(self._finished)
         try:
             measured = self._evaluator.measure(candidate)
+        except MeasuredElsewhere:
+            raise
         except CandidateFailed as failure:
             return Trial(
                 number=number,

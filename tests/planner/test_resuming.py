@@ -7,12 +7,22 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
 
 from autoquant.planner.events import EventLog
+from autoquant.planner.measurement_store import MeasurementStore
+from autoquant.planner.process_evaluator import ProcessEvaluator
+from autoquant.planner.request import Preparation, Request
+from autoquant.planner.stored_evaluator import StoredEvaluator
+from autoquant.search_spaces.scheme import Choice
+from tests.planner.measurements import candidate
 from tests.planner.recorded_search import comparable, run
+from tests.planner.recorded_worker import SPACE
 
 VRAM_GB = 3.1
 
@@ -158,3 +168,31 @@ def test_a_log_whose_last_line_was_cut_short_goes_on_in_a_new_line(tmp_path: Pat
     EventLog(path)("two")
     lines = path.read_text().splitlines()
     assert [json.loads(lines[number])["event"] for number in (0, 2)] == ["one", "two"]
+
+
+def test_the_planner_s_memory_is_flat_over_500_trials(tmp_path: Path) -> None:
+    study = MeasurementStore(tmp_path / "study")
+    log = EventLog(tmp_path / "events.jsonl")
+    request = Request(pipeline="recorded", clip_model=str(tmp_path))
+    worker = partial(
+        ProcessEvaluator, request, study.image_root, log, "tests.planner.recorded_worker"
+    )
+    process = psutil.Process()
+    resident = []
+    with ExitStack() as stack:
+
+        def start() -> tuple[Preparation, ProcessEvaluator]:
+            measuring = stack.enter_context(worker())
+            return measuring.preparation, measuring
+
+        evaluator = StoredEvaluator(study, start, on_event=log)
+        for number in range(500):
+            choice = Choice(scheme="fake:int8", exclusions=(f"layer{number}",))
+            evaluator.answer(
+                candidate().model_copy(
+                    update={"components": dict.fromkeys(SPACE.components, choice)}
+                )
+            )
+            resident.append(process.memory_info().rss)
+    assert len(calls(tmp_path)) == 500
+    assert resident[499] - resident[49] < 4 * 2**20
