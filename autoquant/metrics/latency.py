@@ -26,6 +26,7 @@ class LatencySummary(BaseModel):
         low: Lower quartile.
         high: Upper quartile; equal to the median and to ``low`` when there was one run only.
         runs: How many calls were timed.
+        seconds: Each of them, in order; empty where they were not kept.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,6 +35,7 @@ class LatencySummary(BaseModel):
     low: float
     high: float
     runs: int
+    seconds: tuple[float, ...] = ()
 
 
 class Stopwatch:
@@ -56,9 +58,11 @@ def summarize(seconds: Sequence[float]) -> LatencySummary:
         )
     if len(seconds) == 1:
         only = float(seconds[0])
-        return LatencySummary(median=only, low=only, high=only, runs=1)
+        return LatencySummary(median=only, low=only, high=only, runs=1, seconds=(only,))
     low, median, high = statistics.quantiles(seconds, n=4, method="inclusive")
-    return LatencySummary(median=median, low=low, high=high, runs=len(seconds))
+    return LatencySummary(
+        median=median, low=low, high=high, runs=len(seconds), seconds=tuple(seconds)
+    )
 
 
 @contextmanager

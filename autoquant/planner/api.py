@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,6 +32,7 @@ from autoquant.planner.parameters import unquantized
 from autoquant.planner.payback import measure_payback
 from autoquant.planner.plan import Plan
 from autoquant.planner.progress import OnProgress, Progress, silent
+from autoquant.planner.recheck import recheck
 from autoquant.planner.request import Preparation, Request, require_sensible
 from autoquant.planner.search import SearchSettings, search
 from autoquant.planner.selection import choose
@@ -252,6 +254,10 @@ def plan_pipeline(
             prepared.reference.measured.metric,
             study.root / STUDY_RECORD,
         )
+        if settings.confirm and not result.interrupted:
+            with suppress(KeyboardInterrupt):  # the figures stand without it
+                trials = recheck(result.trials, budget, evaluator, prepared.workload)
+                result = replace(result, trials=trials)
         try:
             selection = choose(result.trials, budget, result.pruned)
         except InfeasibleBudget as error:

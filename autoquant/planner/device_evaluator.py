@@ -26,7 +26,7 @@ from autoquant.planner.loading import ComponentLoader
 from autoquant.planner.measurement import GIB, Answer, Comparison, ComponentFacts, Measured
 from autoquant.planner.memory_faults import is_out_of_host_memory, out_of_memory
 from autoquant.planner.phases import announce, limit_gb
-from autoquant.planner.references import Reference, draw_all, make_reference
+from autoquant.planner.references import Reference, make_reference
 from autoquant.planner.workload import Workload
 from autoquant.search_spaces.fuse import without_weights
 from autoquant.search_spaces.layer_groups import Calls, watch_calls
@@ -150,6 +150,19 @@ def draw_workload(built: BuiltPipeline, workload: Workload, device: torch.device
     )
 
 
+def _draw_timed(
+    built: BuiltPipeline, workload: Workload, device: torch.device
+) -> tuple[Images, tuple[float, ...]]:
+    """Every image of a workload, and the seconds of each call; the first one warms up."""
+    images: list[Images] = []
+    seconds: list[float] = []
+    for batch in workload.batches():
+        with timed(device) as clock:
+            images.append(draw(built.pipeline, workload, batch))
+        seconds.append(clock.seconds)
+    return np.concatenate(images), tuple(seconds)
+
+
 def _limit_bytes(peak_bytes: int) -> int | None:
     """The budget, where the candidate keeps it: its images are then drawn within it."""
     limit = limit_gb()
@@ -215,7 +228,7 @@ class DeviceEvaluator:
     def compare(self, candidate: Candidate, workload: Workload) -> Comparison:
         """Compare a candidate's images of ``workload`` with the reference.
 
-        Nothing is timed, and nothing is compiled.
+        Nothing is compiled, and no memory is counted.
 
         Raises:
             CandidateFailed: It cannot be quantized as asked, or draws a degenerate image.
@@ -224,7 +237,7 @@ class DeviceEvaluator:
         with attention_restored(), _faults_as_failures(self._device):
             built = self._build(candidate)
             announce("draw")
-            images = draw_all(built.pipeline, workload)
+            images, seconds = _draw_timed(built, workload, self._device)
         announce("score")
         check_images(images, reference.prompts, reference.images)
         scores = reference.score(self._metrics, images)
@@ -235,6 +248,7 @@ class DeviceEvaluator:
             fidelity=scores,
             metric=self._deciding_metric,
             noise_floor=floor,
+            seconds=seconds[1:],
         )
 
     def _build(self, candidate: Candidate) -> BuiltPipeline:

@@ -32,6 +32,8 @@ class Measured(BaseModel):
         metric_identity: The weights or constants behind it; values of others are not comparable.
         noise_floor: Loss of the reference against itself under another attention kernel.
         quantized_layers: How many layers of each component are really quantized.
+        further_images: How many images of further seeds ``loss`` and ``latency_s`` include, because
+            a limit lay within their spread; ``fidelity`` does not.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -51,10 +53,11 @@ class Measured(BaseModel):
     metric_identity: str = ""
     noise_floor: float
     quantized_layers: dict[str, int] = {}
+    further_images: int = 0
 
 
 class Comparison(BaseModel):
-    """How close a candidate comes on some workload; neither timed nor counted in a call.
+    """How close a candidate comes on some workload; nothing is compiled and no memory is counted.
 
     Attributes:
         component_gb: Bytes held by each component, in GiB.
@@ -62,6 +65,7 @@ class Comparison(BaseModel):
         fidelity: Every metric against the reference images of that workload.
         metric: The deciding metric.
         noise_floor: Loss of the reference against itself on that workload.
+        seconds: Wall seconds of each pipeline call but the first, which warms up.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -71,6 +75,7 @@ class Comparison(BaseModel):
     fidelity: dict[str, MetricScore]
     metric: str
     noise_floor: float
+    seconds: tuple[float, ...] = ()
 
 
 def seconds_a_call(measured: Measured, calls_per_session: float | None) -> float:

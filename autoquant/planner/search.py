@@ -182,6 +182,8 @@ class Search:
     def _look_inside(self) -> bool:
         """Measure groups of layers in the best candidate; whether there is more to try now."""
         best = self._best()
+        if self._budget.objective != "loss":
+            return False
         if self._layers is None or best is None or best.measured is None:
             return False
         decomposition = self._decomposition

@@ -14,12 +14,12 @@ from tests.metrics.conftest import FakeAccelerator
 
 def test_quartiles() -> None:
     assert summarize([5.0, 1.0, 2.0, 4.0, 3.0]) == LatencySummary(
-        median=3.0, low=2.0, high=4.0, runs=5
+        median=3.0, low=2.0, high=4.0, runs=5, seconds=(5.0, 1.0, 2.0, 4.0, 3.0)
     )
 
 
 def test_one_run_is_its_own_spread() -> None:
-    assert summarize([2]) == LatencySummary(median=2.0, low=2.0, high=2.0, runs=1)
+    assert summarize([2]) == LatencySummary(median=2.0, low=2.0, high=2.0, runs=1, seconds=(2.0,))
 
 
 @pytest.mark.parametrize("seconds", [[], [1.0, -0.1], [float("nan")], [1.0, float("inf")]])
