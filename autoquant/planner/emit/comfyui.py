@@ -66,6 +66,8 @@ _FAMILIES = {
         "transformer", ("text_encoder",), "qwen_image", "EmptySD3LatentImage", 4.0
     ),
 }
+# ComfyUI's own defaults; the temporal ones are for video.
+_TILES = {"tile_size": 512, "overlap": 64, "temporal_size": 64, "temporal_overlap": 8}
 _CLIP_LOADERS = {1: "CLIPLoader", 2: "DualCLIPLoader", 3: "TripleCLIPLoader"}
 
 
@@ -85,7 +87,7 @@ class ComfyUi:
                 f"no workflow is known for a {plan.pipeline.class_name}; known are "
                 f"{', '.join(_FAMILIES)}"
             )
-        return _shares(plan, layout).verdict(layout, "ComfyUI")
+        return _shares(plan, layout).verdict(layout, "ComfyUI", told=_told(plan))
 
     def files(self, plan: Plan, layout: Layout) -> Mapping[str, str]:
         """``workflow_api.json``; what is lost stands in ``_meta``, which ComfyUI skips."""
@@ -174,13 +176,22 @@ def _workflow(
             latent_image=["6", 0],
             denoise=1.0,
         ),
-        "8": _node("VAEDecode", samples=["7", 0], vae=["3", 0]),
+        "8": _decoder_node(plan.runtime.vae_tiling),
         "9": _node("SaveImage", images=["8", 0], filename_prefix="autoquant"),
     }
     if family.guidance_is_an_input:
         nodes["10"] = _node("FluxGuidance", conditioning=["4", 0], guidance=guidance)
         nodes["7"]["inputs"]["positive"] = ["10", 0]
     return nodes
+
+
+def _told(plan: Plan) -> set[str]:
+    return {"vae_tiling"} if plan.runtime.vae_tiling else set()
+
+
+def _decoder_node(tiled: bool) -> dict[str, Any]:
+    linked = {"samples": ["7", 0], "vae": ["3", 0]}
+    return _node("VAEDecodeTiled", **linked, **_TILES) if tiled else _node("VAEDecode", **linked)
 
 
 def _denoiser_node(model: str, family: _Family, entries: Mapping[str, str]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from autoquant.planner.emit.shares import Refusal, Shares, Taken, divide
 from autoquant.planner.emit.wording import origin
 
 if TYPE_CHECKING:
+    from autoquant.planner.candidate import Runtime
     from autoquant.planner.plan import Plan, PlannedComponent
 
 _FILE = "config.json"
@@ -31,6 +32,21 @@ _LAYERWISE_MARK = "layerwise "
 _DTYPES = {"bfloat16": "BF16", "float16": "FP16", "float32": "FP32"}
 
 
+_OFFLOADS: dict[str, dict[str, Any]] = {
+    "model": {"diffusers_offload_mode": "model"},
+    "sequential": {"diffusers_offload_mode": "sequential"},
+    **{
+        f"group_{level}{suffix}": {
+            "diffusers_offload_mode": "group",
+            "group_offload_type": f"{level}_level",
+            "group_offload_stream": bool(suffix),
+        }
+        for level in ("block", "leaf")
+        for suffix in ("", "_stream")
+    },
+}
+
+
 class SdNext:
     """SDNQ or layerwise casting: one dtype for the denoiser, one for all text encoders."""
 
@@ -43,7 +59,7 @@ class SdNext:
     def carries(self, plan: Plan, layout: Layout) -> Verdict:
         """Never full: SD.Next leaves out layers by a list of its own."""
         shares = _shares(plan, layout)
-        verdict = shares.verdict(layout, "SD.Next")
+        verdict = shares.verdict(layout, "SD.Next", told=_levers(plan.runtime))
         if verdict.impossible is not None:
             return verdict
         return Verdict(lost=(*verdict.lost, *_differences(shares, layout)))
@@ -78,12 +94,31 @@ class SdNext:
                 "sdnq_quantize_matmul_mode_te": "disabled",
                 "sdnq_modules_to_not_convert": _kept(shares, layout),
             }
+        for entries in _levers(plan.runtime).values():
+            settings |= entries
         settings["uiux_autoquant"] = [origin(plan), *self.carries(plan, layout).lost]
         return {_FILE: json.dumps(settings, indent=2) + "\n"}
 
     def next_step(self, files: Mapping[str, str]) -> str:
         """How to use it."""
         return f"merge {_FILE} into SD.Next's own config.json while it is not running"
+
+
+def _levers(runtime: Runtime) -> dict[str, dict[str, Any]]:
+    """The settings of each lever that SD.Next has, by the lever's name."""
+    levers: dict[str, dict[str, Any]] = {}
+    if runtime.offload in _OFFLOADS:
+        levers["offload"] = _OFFLOADS[runtime.offload]
+    if runtime.compile != "none":
+        levers["compile"] = {
+            "cuda_compile": ["Model"],
+            "cuda_compile_options": ["repeated"] if runtime.compile == "regional" else [],
+        }
+    if runtime.vae_tiling:
+        levers["vae_tiling"] = {"diffusers_vae_tiling": True}
+    if runtime.vae_slicing:
+        levers["vae_slicing"] = {"diffusers_vae_slicing": True}
+    return levers
 
 
 def _shares(plan: Plan, layout: Layout) -> Shares[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -48,10 +48,15 @@ class Shares(Generic[Entry]):
         """What the tool is given, by component."""
         return {name: taken.entry for name, taken in self.taken.items()}
 
-    def verdict(self, layout: Layout, tool: str) -> Verdict:
+    def verdict(self, layout: Layout, tool: str, told: Collection[str] = ()) -> Verdict:
         """Impossible if a denoiser is refused; text encoders may stay unquantized, which is said.
 
         The denoiser holds most of the memory: a file that leaves it alone is not the plan at all.
+
+        Args:
+            layout: The components.
+            tool: What people call it.
+            told: Names of the levers that its file holds.
         """
         fatal = [
             f"{name}: {reason}"
@@ -69,7 +74,7 @@ class Shares(Generic[Entry]):
             f"{name}: {tool} does not fuse the attention projections; latency was measured fused"
             for name in self.fused
         ]
-        lost += untold_settings(self.plan, tool)
+        lost += untold_settings(self.plan, tool, told)
         return Verdict(lost=tuple(lost))
 
 

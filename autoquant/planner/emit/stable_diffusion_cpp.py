@@ -19,6 +19,7 @@ from autoquant.planner.emit.shares import Refusal, Shares, Taken, divide
 from autoquant.planner.emit.wording import origin, yaml_header
 
 if TYPE_CHECKING:
+    from autoquant.planner.candidate import Runtime
     from autoquant.planner.plan import Plan, PlannedComponent
 
 SHELL_NAME = "sd.sh"
@@ -107,7 +108,9 @@ class StableDiffusionCpp:
                 f"it is not known where stable-diffusion.cpp has the components of a "
                 f"{plan.pipeline.class_name}; known are {', '.join(_FAMILIES)}"
             )
-        return _shares(plan, layout).verdict(layout, "stable-diffusion.cpp")
+        return _shares(plan, layout).verdict(
+            layout, "stable-diffusion.cpp", told=_flags(plan.runtime)
+        )
 
     def files(self, plan: Plan, layout: Layout) -> Mapping[str, str]:
         """``sd.sh`` and ``sd_python.json``."""
@@ -131,6 +134,24 @@ class StableDiffusionCpp:
             f"put the single files that {SHELL_NAME} names into $MODELS (its first lines say what "
             f"they are), then: MODELS=… SD=sd-cli sh {SHELL_NAME}"
         )
+
+
+def _flags(runtime: Runtime) -> dict[str, str]:
+    """The option of each lever that stable-diffusion.cpp has, by the lever's name."""
+    flags = {}
+    if runtime.offload == "model":
+        flags["offload"] = "--offload-to-cpu"
+    if runtime.vae_tiling:
+        flags["vae_tiling"] = "--vae-tiling"
+    if runtime.attention == "flash":
+        flags["attention"] = "--diffusion-fa"
+    return flags
+
+
+def _keywords(runtime: Runtime) -> dict[str, bool]:
+    """The same for the Python binding, but for tiling, which each call is told."""
+    keywords = {"offload": "offload_params_to_cpu", "attention": "diffusion_flash_attn"}
+    return {keywords[lever]: True for lever in _flags(runtime) if lever in keywords}
 
 
 def _shares(plan: Plan, layout: Layout) -> Shares[str]:
@@ -179,10 +200,11 @@ def _shell(
         "--steps": workload.steps,
         "-s": sample.seed,
     }
+    flags = [f"  {flag}" for flag in _flags(plan.runtime).values()]
     lines = [f"  {option} {shlex.quote(str(value))}" for option, value in arguments.items()]
     files = [f'  {option} "$MODELS/"{shlex.quote(name)}' for (option, _), name in paths.items()]
     header = "#!/bin/sh\n" + yaml_header(plan, lost)
-    return header + " \\\n".join(['"${SD:-sd-cli}"', *files, *lines]) + "\n"
+    return header + " \\\n".join(['"${SD:-sd-cli}"', *files, *lines, *flags]) + "\n"
 
 
 def _python_arguments(
@@ -192,13 +214,16 @@ def _python_arguments(
     default: str,
     rules: str,
 ) -> str:
-    entries = {
+    entries: dict[str, object] = {
         "_origin": origin(plan),
         "_lost": list(lost),
         "StableDiffusion": {
             **{keyword: name for (_, keyword), name in paths.items()},
             "wtype": default,
             "tensor_type_rules": rules,
+            **_keywords(plan.runtime),
         },
     }
+    if plan.runtime.vae_tiling:
+        entries["generate_image"] = {"vae_tiling": True}
     return json.dumps(entries, indent=2) + "\n"

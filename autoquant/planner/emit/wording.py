@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -41,15 +41,22 @@ def beyond_the_plan(component: str, also_kept: Sequence[str]) -> list[str]:
     ]
 
 
-def untold_settings(plan: Plan, tool: str) -> list[str]:
-    """What to say of the plan's runtime settings that a file for ``tool`` does not hold."""
+def untold_settings(plan: Plan, tool: str, told: Collection[str] = ()) -> list[str]:
+    """What to say of the plan's runtime settings that a file for ``tool`` does not hold.
+
+    Args:
+        plan: The plan.
+        tool: What people call it.
+        told: Names of the levers that its file does hold.
+    """
     runtime = plan.runtime
     defaults = type(runtime)()
     return [
         f"{name} {getattr(runtime, name)}: {tool} is not told of it, set it there yourself; memory "
         "and latency were measured with it"
         for name in type(runtime).model_fields
-        if name != "compute_dtype" and getattr(runtime, name) != getattr(defaults, name)
+        if name not in {"compute_dtype", *told}
+        and getattr(runtime, name) != getattr(defaults, name)
     ]
 
 

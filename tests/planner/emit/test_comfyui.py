@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from autoquant.errors import InputError
+from autoquant.planner.candidate import Runtime
 from autoquant.planner.emit.comfyui import ComfyUi
 from autoquant.planner.emit.layout import ComponentLayout, Layout
 from autoquant.planner.plan import PlannedComponent, PlannedPipeline
@@ -64,6 +65,14 @@ NODES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         ("LATENT",),
     ),
     "VAEDecode": ({"samples": "LATENT", "vae": "VAE"}, ("IMAGE",)),
+    "VAEDecodeTiled": (
+        {
+            "samples": "LATENT",
+            "vae": "VAE",
+            **dict.fromkeys(("tile_size", "overlap", "temporal_size", "temporal_overlap"), "INT"),
+        },
+        ("IMAGE",),
+    ),
     "SaveImage": ({"images": "IMAGE", "filename_prefix": "STRING"}, ()),
 }
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
@@ -148,6 +157,16 @@ def test_every_family_fits_the_nodes(class_name: str, plan_for: PlanFor) -> None
     require_fits(workflow)
     assert workflow["1"]["inputs"]["weight_dtype"] == "fp8_e5m2"
     assert "Start ComfyUI with --fp8_e4m3fn-text-enc." in workflow["1"]["_meta"]["autoquant"]
+
+
+def test_tiling_is_a_node(plan_for: PlanFor, tmp_path: Path) -> None:
+    plan = plan_for(transformer="gguf:Q8_0").model_copy(
+        update={"runtime": Runtime(vae_tiling=True)}
+    )
+    plan.emit("comfyui", tmp_path / "out", force=True)
+    workflow = json.loads((tmp_path / "out/workflow_api.json").read_text())
+    require_fits(workflow)
+    assert workflow["8"]["class_type"] == "VAEDecodeTiled"
 
 
 def test_gguf_is_loaded_from_files(plan_for: PlanFor) -> None:

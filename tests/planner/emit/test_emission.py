@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,13 +73,39 @@ def test_every_target_says_for_every_plan_what_it_carries(name: str, plan_for: P
             assert chosen.next_step(files)
 
 
-def test_settings_that_a_tool_is_not_told_of_are_lost(plan_for: PlanFor) -> None:
-    runtime = Runtime.model_construct(compute_dtype="bfloat16", offload="model")
-    plan = plan_for(transformer="torchao:int8wo").model_copy(update={"runtime": runtime})
-    layout = read_layout(plan)
+@pytest.mark.parametrize(
+    ("lever", "value", "carried_by"),
+    [
+        ("offload", "model", {"sdnext", "stable-diffusion.cpp"}),
+        ("offload", "group_leaf_disk", set()),
+        ("compile", "regional", {"sdnext"}),
+        ("vae_tiling", True, {"sdnext", "stable-diffusion.cpp", "comfyui"}),
+        ("vae_slicing", True, {"sdnext"}),
+        ("attention", "flash", {"stable-diffusion.cpp"}),
+    ],
+)
+def test_levers_are_carried_or_lost(
+    lever: str, value: Any, carried_by: set[str], plan_for: PlanFor
+) -> None:
+    usual = plan_for(transformer="torchao:int8wo")
+    pulled = usual.model_copy(update={"runtime": Runtime.model_validate({lever: value})})
+    layout = read_layout(usual)
     for name, each in emitters().items():
-        lost = each.carries(plan, layout).lost
-        assert any(loss.startswith("offload model:") for loss in lost) == (name != "diffusers")
+        lost = [
+            loss
+            for loss in each.carries(pulled, layout).lost
+            if loss.startswith(f"{lever} {value}")
+        ]
+        assert bool(lost) == (name not in {"diffusers", *carried_by}), name
+        changed = [
+            before != after
+            for before, after in zip(
+                each.files(usual, layout).values(),
+                each.files(pulled, layout).values(),
+                strict=True,
+            )
+        ]
+        assert all(changed), name
 
 
 def test_another_package_can_bring_a_target(

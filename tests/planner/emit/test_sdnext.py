@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from autoquant.planner.candidate import Runtime
 from autoquant.planner.plan import PlannedComponent
 from tests.planner.emit.conftest import PlanFor
 from tests.planner.emit.real_tools import tool_directory
@@ -30,6 +31,15 @@ SETTINGS: dict[str, Any] = {
     "sdnq_quantize_matmul_mode_te": ["Same as model", *MATMUL],
     "sdnq_modules_to_not_convert": str,
     "layerwise_quantization": {"Model", "TE"},
+    "diffusers_offload_mode": ["none", "balanced", "group", "model", "sequential"],
+    "group_offload_type": ["leaf_level", "block_level"],
+    "group_offload_stream": bool,
+    "diffusers_vae_tiling": bool,
+    "diffusers_vae_slicing": bool,
+    "cuda_compile": {"Model", "TE", "VAE", "LLM", "Control", "Upscaler"},
+    "cuda_compile_options": {
+        *("components", "precompile", "repeated", "fullgraph", "dynamic", "verbose"),
+    },
     "layerwise_quantization_storage": ["float8_e4m3fn", "float8_e5m2"],
 }
 PLANS: dict[str, dict[str, PlannedComponent | str]] = {
@@ -60,7 +70,7 @@ def require_allowed(settings: dict[str, Any], allowed: dict[str, Any]) -> None:
         elif isinstance(choices, list):
             assert value in choices
         else:
-            assert isinstance(value, str)
+            assert isinstance(value, str | bool)
 
 
 @pytest.mark.parametrize("name", PLANS)
@@ -74,6 +84,30 @@ def test_settings_are_ones_that_this_sdnext_defines(
 ) -> None:
     allowed = defined_settings(tool_directory("sdnext") / "modules")
     require_allowed(settings_of(plan_for, name, tmp_path / "out"), allowed)
+
+
+LEVERS = Runtime(offload="group_leaf_stream", compile="regional", vae_tiling=True, vae_slicing=True)
+
+
+def settings_with_levers(plan_for: PlanFor, directory: Path) -> dict[str, Any]:
+    plan = plan_for(transformer="sdnq:int8").model_copy(update={"runtime": LEVERS})
+    plan.emit("sdnext", directory, force=True)
+    settings: dict[str, Any] = json.loads((directory / "config.json").read_text())
+    return settings
+
+
+def test_levers_are_settings_that_sdnext_has(plan_for: PlanFor, tmp_path: Path) -> None:
+    settings = settings_with_levers(plan_for, tmp_path / "out")
+    require_allowed(settings, SETTINGS)
+    assert settings["diffusers_offload_mode"] == "group"
+    assert settings["group_offload_type"] == "leaf_level"
+    assert settings["group_offload_stream"] is True
+    assert settings["cuda_compile_options"] == ["repeated"]
+
+
+def test_levers_are_settings_that_this_sdnext_defines(plan_for: PlanFor, tmp_path: Path) -> None:
+    allowed = defined_settings(tool_directory("sdnext") / "modules")
+    require_allowed(settings_with_levers(plan_for, tmp_path / "out"), allowed)
 
 
 def test_one_dtype_holds_for_all_text_encoders(plan_for: PlanFor, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from autoquant.planner.candidate import Runtime
 from autoquant.planner.emit.layout import ComponentLayout, Layout
 from autoquant.planner.emit.stable_diffusion_cpp import (
     JSON_NAME,
@@ -90,6 +91,18 @@ def test_the_tool_itself_gives_each_tensor_its_type(plan_for: PlanFor, tmp_path:
         path=tool.parent,
     )
     assert types == {QKV: "Q4_0", T5_Q: "Q8_0", CLIP_FC1: "Q2_K", VAE_Q: "BF16"}
+
+
+def test_levers_are_its_own_options(plan_for: PlanFor, tmp_path: Path) -> None:
+    runtime = Runtime(offload="model", vae_tiling=True, attention="flash", compile="regional")
+    plan = plan_for(transformer="gguf:Q8_0").model_copy(update={"runtime": runtime})
+    emitted = plan.emit("stable-diffusion.cpp", tmp_path / "out", force=True)
+    words = shlex.split((tmp_path / "out" / SHELL_NAME).read_text(), comments=True)
+    assert {"--offload-to-cpu", "--vae-tiling", "--diffusion-fa"} <= set(words)
+    entries = json.loads((tmp_path / "out" / JSON_NAME).read_text())
+    assert entries["StableDiffusion"]["offload_params_to_cpu"] is True
+    assert entries["generate_image"] == {"vae_tiling": True}
+    assert [loss.partition(":")[0] for loss in emitted.verdict.lost] == ["compile regional"]
 
 
 def test_the_command_line_is_a_sound_shell_script(plan_for: PlanFor, tmp_path: Path) -> None:
