@@ -34,6 +34,9 @@ _MOST_COMBINATIONS = 50_000
 # this many of all that are left are likely to.
 _LEAST_GAIN = 0.001
 _LEAST_SPEEDUP = 0.05
+# Until so many trials were in vain, much less gain is enough.
+_PATIENCE = 6
+_DOUBTED_GAIN = 1e-6
 _LEAST_DECREASE = 0.01
 _LEAST_FITTING = 0.5
 # That nothing fits is believed no sooner.
@@ -141,7 +144,9 @@ class Decomposition:
             if sum(trial.bound_gb is None for trial in trials) >= _FEWEST:
                 return None
             return _first(-forecast.missed_share(self._budget), -np.inf, may_fit)
-        row = _first(gain, _LEAST_GAIN * most, may_fit)
+        # That nothing is better may be predicted wrongly; what is likeliest to be better shows it.
+        least = _LEAST_GAIN if self._trials_in_vain(trials, best) >= _PATIENCE else _DOUBTED_GAIN
+        row = _first(gain, least * most, may_fit)
         if row is not None:
             return row
         speedup = expected_speedup(forecast, best.latency_s.median, best.loss) * chance
@@ -159,6 +164,11 @@ class Decomposition:
         keeps = chance * probability_as_good(forecast, self._budget.max_loss)
         gain = expected_decrease(mean, sd, least) / least * keeps
         return _first(gain, _LEAST_DECREASE, may_fit)
+
+    @staticmethod
+    def _trials_in_vain(trials: Sequence[Trial], best: Measured) -> int:
+        tried = [trial.measured for trial in trials if trial.bound_gb is None]
+        return len(tried) - 1 - tried.index(best)
 
     def _best(self, trials: Sequence[Trial]) -> Measured | None:
         fitting = [

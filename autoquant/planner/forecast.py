@@ -132,6 +132,7 @@ class Predictor:
         log_loss, log_loss_sd = self._loss.predict(indices)
         base = self._base_gb
         latency = reference.latency_s.median
+        active_sd = np.hypot(active_sd, self._unseen_together(indices))
         peak_sd = np.hypot(np.hypot(active_sd, _ACTIVATION_NOISE) * base, held_sd)
         return Forecast(
             log_loss=np.maximum(log_loss, np.log(self._least_loss)),
@@ -213,6 +214,20 @@ class Predictor:
         return self._fit(
             self._priors.activations(), shares, np.full(len(shares), _ACTIVATION_NOISE)
         )
+
+    def _unseen_together(self, indices: Indices) -> Floats:
+        """How far a lever's effect on the activations may be off where it was not seen.
+
+        The peak is the largest of several stages, and a lever acts on one of them: what it saves
+        beside one choice for the largest component says little of what it saves beside another.
+        """
+        sizes = [self._reference.component_gb.get(axis.name, 0.0) for axis in self._axes]
+        largest, levers = int(np.argmax(sizes)), len(self._axes) - 1
+        mean, _ = self._activations.of_axis(levers)
+        seen = np.zeros((len(self._axes[largest].options), len(mean)), dtype=bool)
+        seen[self._indices[:, largest], self._indices[:, levers]] = True
+        known = seen[indices[:, largest], indices[:, levers]]
+        return np.where(known, 0.0, np.abs(mean)[indices[:, levers]])
 
     def _fit_seconds(self) -> tuple[float, Effects]:
         """The likeliest noise, and the effects under it."""
