@@ -23,7 +23,7 @@ from autoquant.planner.footprint.trace_calls import decoding_call, traced_tapes
 from autoquant.planner.measurement import GIB
 from tests.planner.footprint.pipelines import MODELS
 
-SIZES = [(512, 512, 1), (1024, 1024, 1), (768, 1344, 2)]
+SIZES = [(512, 512, 1), (768, 1344, 2)]
 
 
 def shallow(model: ModelShapes) -> ModelShapes:
@@ -163,12 +163,9 @@ def test_closed_forms_of_other_denoisers_agree_with_traces(class_name: str) -> N
     part = replace(part, config=part.config | config)
     parts = {"transformer": part} | ({"vae": DEEP_COMPRESSION} if "Sana" in class_name else {})
     model = ModelShapes(pipeline, parts)
-    for height, width, batch in [(1024, 1024, 1), (768, 1536, 2)]:
-        request = request_for(model, height, width, batch)
-        traced = record(build(part, "bfloat16"), denoising_call(model, part, request))
-        assert denoiser_tape(model, request).peak_bytes == pytest.approx(
-            traced.peak_bytes, rel=0.04
-        )
+    request = request_for(model, 768, 1536, 2)
+    traced = record(build(part, "bfloat16"), denoising_call(model, part, request))
+    assert denoiser_tape(model, request).peak_bytes == pytest.approx(traced.peak_bytes, rel=0.04)
 
 
 def test_a_wider_feed_forward_of_the_same_class_takes_more() -> None:
