@@ -252,9 +252,9 @@ def capacity_bytes(device: torch.device) -> int:
 def memory_limit(device: torch.device, limit_bytes: int | None) -> Iterator[bool]:
     """Let the allocator refuse to hold more than ``limit_bytes`` on ``device`` inside.
 
-    Yields whether the limit is enforced: a CPU's allocator takes none.
+    Yields whether the limit is enforced: CUDA and XPU take one.
     """
-    if device.type == "cpu" or limit_bytes is None:
+    if device.type not in {"cuda", "xpu"} or limit_bytes is None:
         yield False
         return
     import torch

@@ -56,6 +56,9 @@ class FakeAccelerator:
             "reset_peak_memory_stats": None,
             "max_memory_reserved": 3000,
             "max_memory_allocated": 2000,
+            "memory_reserved": 1000,
+            "memory_allocated": 800,
+            "get_memory_info": (20 * 2**30, 24 * 2**30),
         }
         for name, answer in answers.items():
             self._replace(torch.accelerator, name, answer)

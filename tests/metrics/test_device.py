@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import inspect
 import logging
 import subprocess
 import sys
 from importlib import metadata
+from typing import Any
 
 import pynvml
 import pytest
@@ -12,10 +14,15 @@ import torch
 from autoquant.errors import InputError
 from autoquant.metrics.device import (
     DeviceFingerprint,
+    allocated_bytes,
+    capacity_bytes,
     fingerprint,
+    hardware,
+    memory_limit,
     nvml_used_bytes,
     package_versions,
     release_memory,
+    reserved_bytes,
     resolve_device,
     synchronize,
 )
@@ -119,3 +126,49 @@ def test_what_plans_read_needs_no_torch() -> None:
     imports = "; ".join(f"import autoquant.metrics.{module}" for module in modules)
     check = f"import sys; {imports}; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", check], check=True)
+
+
+def test_a_limit_is_a_share_of_the_card_and_ends_with_the_region(
+    fake_accelerator: FakeAccelerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fractions: list[float] = []
+    signature = inspect.signature(torch.cuda.set_per_process_memory_fraction)
+
+    def set_fraction(*arguments: Any) -> None:
+        fractions.append(signature.bind(*arguments).arguments["fraction"])
+
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", set_fraction)
+    card = torch.device("cuda:0")
+    with memory_limit(card, 12 * 2**30) as is_enforced:
+        assert is_enforced
+        assert fractions == [0.5]
+        assert fake_accelerator.calls[-1] == "empty_cache"
+    assert fractions == [0.5, 1.0]
+    with pytest.raises(ZeroDivisionError), memory_limit(card, 48 * 2**30):
+        raise ZeroDivisionError
+    assert fractions[2:] == [1.0, 1.0]
+    for device, limit in [(CPU, 12), (card, None)]:
+        with memory_limit(device, limit) as is_enforced:
+            assert not is_enforced
+    assert len(fractions) == 4
+
+
+@pytest.mark.usefixtures("fake_accelerator")
+def test_what_a_process_may_use_is_what_it_holds_and_what_is_free() -> None:
+    card = torch.device("cuda:0")
+    assert (reserved_bytes(card), allocated_bytes(card)) == (1000, 800)
+    assert capacity_bytes(card) == 20 * 2**30 + 1000
+    assert reserved_bytes(CPU) == 0
+    assert capacity_bytes(CPU) > 2**26
+
+
+def test_hardware_names_the_cores_and_the_variables_that_decide(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    found = hardware()
+    assert found["OMP_NUM_THREADS"] == "3"
+    assert found["CUDA_VISIBLE_DEVICES"] == "1"
+    assert int(found["cores"]) >= 1
+    assert found["processor"]
