@@ -64,14 +64,14 @@ def held_bytes(*modules: torch.nn.Module) -> int:
 def weight_bytes(layer: torch.nn.Module) -> int:
     """Bytes behind ``layer.weight`` alone, scales and zero points included.
 
-    SDNQ keeps those as tensors of their own beside the weight.
+    SDNQ keeps those as tensors of their own beside the weight, ModelOpt in a module below it.
     """
     tensors = [
         *(
             owned
             for name, tensor in (
-                *layer.named_parameters(recurse=False),
-                *layer.named_buffers(recurse=False),
+                *layer.named_parameters(),
+                *layer.named_buffers(),
             )
             if name not in _NOT_OF_THE_WEIGHT
             for owned in owned_tensors(tensor)

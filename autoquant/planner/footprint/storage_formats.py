@@ -18,6 +18,9 @@ _BNB_BLOCK = 64
 _BNB_CODE_BOOK = 16 * 4
 _FLOAT32 = 4
 
+# search_spaces/backends/modelopt.py takes the first of these that divides the row.
+_MODELOPT_BLOCKS = (128, 64, 32, 16)
+
 # quanto: the first of these that divides the row; a row of at most 128 is one group
 # (optimum/quanto/nn/qmodule.py).
 _QUANTO_GROUPS = (128, 96, 64, 32)
@@ -157,6 +160,17 @@ def _sdnq(bits: int, group: int, per_group: int, together: int = 1) -> StorageFo
     )
 
 
+def _modelopt_int8(rows: int, columns: int, compute_bytes: int) -> tuple[int, ...]:
+    """A scale a row, and the maximum that it was made from."""
+    return rows * columns, rows * compute_bytes, rows * compute_bytes
+
+
+def _modelopt_int4(rows: int, columns: int, compute_bytes: int) -> tuple[int, ...]:
+    block = next(size for size in _MODELOPT_BLOCKS if columns % size == 0)
+    blocks = rows * columns // block
+    return rows * columns // 2, blocks * compute_bytes, blocks * _FLOAT32
+
+
 _BNB_4BIT = StorageFormat(
     4, _bitsandbytes_4bit, lambda _, columns: columns % 2 == 0, spares_dtype_sensitive=True
 )
@@ -190,6 +204,13 @@ _FORMATS: dict[str, StorageFormat] = {
     "quanto:int2": StorageFormat(2, _quanto_packed(4), _quanto_packs, _QUANTO_SCALARS),
     "layerwise:float8_e4m3fn": _PLAIN_FLOAT8,
     "layerwise:float8_e5m2": _PLAIN_FLOAT8,
+    "modelopt:int8": StorageFormat(8, _modelopt_int8),
+    "modelopt:int4": StorageFormat(
+        4,
+        _modelopt_int4,
+        lambda _, columns: columns % _MODELOPT_BLOCKS[-1] == 0,
+        spares_dtype_sensitive=True,
+    ),
     "sdnq:int8": _sdnq(8, 1024, 1),
     "sdnq:float8_e4m3fn": replace(_sdnq(8, 1024, 1), spares_dtype_sensitive=True),
     "sdnq:int6": _sdnq(6, 256, 1, together=4),

@@ -9,6 +9,7 @@ from autoquant.search_spaces.backends.bitsandbytes import Bitsandbytes
 from autoquant.search_spaces.backends.gguf import Gguf
 from autoquant.search_spaces.backends.gguf_file import GgufFile
 from autoquant.search_spaces.backends.layerwise import Layerwise
+from autoquant.search_spaces.backends.modelopt import Modelopt
 from autoquant.search_spaces.backends.quanto import Quanto
 from autoquant.search_spaces.backends.sdnq import Sdnq
 from autoquant.search_spaces.backends.torchao import Torchao
@@ -21,7 +22,7 @@ ENTRY_POINTS = "autoquant.backends"
 _REGISTRY: Registry[Backend] = Registry(
     kind="backend",
     entry_points=ENTRY_POINTS,
-    built_in=(Bitsandbytes, Torchao, Quanto, Gguf, GgufFile, Sdnq, Layerwise),
+    built_in=(Bitsandbytes, Torchao, Quanto, Gguf, GgufFile, Sdnq, Modelopt, Layerwise),
     error=BackendUnavailable,
 )
 

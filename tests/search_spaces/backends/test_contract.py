@@ -31,6 +31,7 @@ DEARER_OVERHEAD = {
     "gguf:Q5_1": 0.063,
     "gguf:Q4_1": 0.063,
     "sdnq:uint4": 0.063,
+    "modelopt:int4": 0.063,
 }
 
 # Largest relative error of a model's output. Random weights show that a path computes the right
@@ -42,6 +43,7 @@ SENSITIVE_TO_DTYPE = {
     "bitsandbytes:fp4",
     "layerwise:float8_e4m3fn",
     "layerwise:float8_e5m2",
+    "modelopt:int4",
     *(f"gguf:{precision}" for precision in BACKENDS["gguf"].precisions),
     *(f"sdnq:{precision}" for precision in BACKENDS["sdnq"].precisions if precision != "int8"),
 }

@@ -60,6 +60,13 @@ EXPECTED = (
         "diffusers rounds the float32 scales to the dtype that it loads in",
     ),
     (
+        "modelopt:.*",
+        ".*",
+        True,
+        (AssertionError, ValueError, RuntimeError),
+        "saved without ModelOpt's state, which only its own converter writes",
+    ),
+    (
         "layerwise:.*",
         ".*",
         True,
