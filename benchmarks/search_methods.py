@@ -46,7 +46,7 @@ OURS = "autoquant"
 SEEDS = 20
 BUDGETS = 200
 # The others are run under the first of the budgets only, which takes minutes enough.
-OTHERS_BUDGETS = 60
+OTHERS_BUDGETS = 40
 # A method that knows no end is stopped after this many different candidates.
 MOST_TRIALS = 150
 # The GP sampler takes half a second a proposal.
