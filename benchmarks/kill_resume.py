@@ -30,11 +30,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from autoquant.planner.api import plan_pipeline
 from autoquant.planner.budget import Budget
 from autoquant.planner.delivery import Planned
 from autoquant.planner.identity import Identity
 from autoquant.planner.output import ResumableOutput
+from autoquant.planner.planning import plan_pipeline
 from autoquant.planner.request import Request
 from autoquant.planner.search import SearchSettings
 from autoquant.planner.study_directory import STUDY, StudyDirectory

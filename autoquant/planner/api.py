@@ -3,49 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import replace
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from autoquant import demo
 from autoquant.errors import InfeasibleBudget, SearchInterrupted
 from autoquant.metrics.fidelity import AUTO
 from autoquant.metrics.metric import DEFAULT_CLIP_MODEL
 from autoquant.planner.budget import Budget
 from autoquant.planner.cache import cached_measurements, known_hashes
-from autoquant.planner.confirmation import confirm as confirm_on
-from autoquant.planner.confirmation import unseen_workload
-from autoquant.planner.delivery import Planned, deliver
-from autoquant.planner.evaluator import Recorder
-from autoquant.planner.events import logged
-from autoquant.planner.footprint.searched import bound_for
+from autoquant.planner.delivery import deliver
 from autoquant.planner.identity import Identity, identify
-from autoquant.planner.joining import Sharing, share
-from autoquant.planner.layer_study import LayerStudy
-from autoquant.planner.measurement_store import MeasurementStore
-from autoquant.planner.measuring_process import WORKER
+from autoquant.planner.joining import Sharing
 from autoquant.planner.output import ResumableOutput, require_unfinished
-from autoquant.planner.parameters import unquantized
-from autoquant.planner.payback import measure_payback
 from autoquant.planner.plan import Plan
-from autoquant.planner.progress import OnProgress, Progress, silent
-from autoquant.planner.recheck import recheck
-from autoquant.planner.request import Preparation, Request, require_sensible
-from autoquant.planner.search import SearchSettings, search
-from autoquant.planner.selection import choose
-from autoquant.planner.shared_evaluator import SharedEvaluator
-from autoquant.planner.shared_study import SharedStudy
-from autoquant.planner.source import DEMO
-from autoquant.planner.starting import start_measuring
-from autoquant.planner.stored_evaluator import StoredEvaluator
+from autoquant.planner.planning import plan_pipeline
+from autoquant.planner.progress import OnProgress, silent
+from autoquant.planner.request import Request, require_sensible
+from autoquant.planner.search import SearchSettings
 from autoquant.planner.study_directory import STUDY, StudyDirectory
-from autoquant.planner.study_record import NAME as STUDY_RECORD
-from autoquant.planner.study_record import write_study
-from autoquant.planner.verdict import make_plan
-from autoquant.planner.workload import UNSEEN_PROMPTS, WorkloadRequest
+from autoquant.planner.workload import WorkloadRequest
 from autoquant.search_spaces.levers import asked_levers
 
 
@@ -190,122 +169,8 @@ def autoquant(
     return planned.plan
 
 
-def plan_pipeline(
-    request: Request,
-    budget: Budget,
-    settings: SearchSettings,
-    study: StudyDirectory,
-    cache: MeasurementStore | None = None,
-    on_progress: OnProgress = silent,
-    sharing: Sharing | None = None,
-    worker: str = WORKER,
-) -> Planned:
-    """``autoquant()`` with what is needed to hand the plan over.
-
-    What ``study`` or ``cache`` hold is not measured again; what is measured goes into both.
-    With ``sharing``, other processes measure for the same study. ``worker`` is the module that
-    measures in a process of its own.
-    """
-    with ExitStack() as stack:
-        on_progress(Progress("reference"))
-        try:
-            evaluator = StoredEvaluator(
-                study.store,
-                partial(start_measuring, request, study, stack, budget.vram_gb, worker),
-                cache,
-                preparation_key=study.identity.key() if study.identity else "in memory",
-                vram_gb=budget.vram_gb,
-                on_event=study.events,
-            )
-        except KeyboardInterrupt:
-            study.events("interrupted")
-            raise SearchInterrupted("Interrupted before the reference was measured.") from None
-        prepared = evaluator.preparation
-        shared: SharedStudy | None = None
-        if sharing is not None:
-            shared = share(sharing, study.identity, request, budget, settings, prepared)
-            prepared = shared.terms.preparation
-        bound, prepared = bound_for(request.pipeline, prepared)
-        layers = LayerStudy(
-            evaluator,
-            prepared.layer_groups,
-            prepared.workload,
-            unquantized(prepared.space, prepared.runtime),
-            prepared.reference.measured,
-        )
-        recorder = Recorder(SharedEvaluator(shared, evaluator) if shared else evaluator)
-        result = search(
-            recorder,
-            prepared.space,
-            budget,
-            settings,
-            prepared.runtime,
-            logged(on_progress, study.events),
-            bound,
-            layers,
-            shared,
-        )
-        if result.interrupted:
-            study.events("interrupted")
-        write_study(
-            result,
-            budget,
-            prepared.class_name,
-            prepared.reference.measured.metric,
-            study.root / STUDY_RECORD,
-        )
-        if settings.confirm and not result.interrupted:
-            with suppress(KeyboardInterrupt):  # the figures stand without it
-                trials = recheck(result.trials, budget, evaluator, prepared.workload)
-                result = replace(result, trials=trials)
-        try:
-            selection = choose(result.trials, budget, result.pruned)
-        except InfeasibleBudget as error:
-            if result.interrupted:
-                raise SearchInterrupted(
-                    f"Interrupted after {len(result.trials)} trials. {error}"
-                ) from None
-            raise
-        confirmation = None
-        if settings.confirm and not result.interrupted:
-            on_progress(Progress("confirmation", best=selection.chosen))
-            unseen = unseen_workload(prepared.workload, _unseen_prompts(prepared))
-            with suppress(KeyboardInterrupt):  # the plan stands without it
-                selection, confirmation = confirm_on(
-                    selection, result.trials, budget, evaluator, unseen
-                )
-        payback = measure_payback(
-            selection.chosen,
-            result.trials,
-            None if result.interrupted else recorder,
-            prepared.workload.batch_size,
-        )
-        on_progress(Progress("done", len(result.trials), len(result.trials), best=selection.chosen))
-        chosen = selection.chosen.candidate
-        return Planned(
-            plan=make_plan(
-                prepared.model_copy(update={"notes": (*prepared.notes, *evaluator.notes)}),
-                budget,
-                settings,
-                result,
-                selection,
-                payback,
-                confirmation=confirmation,
-            ),
-            reference_images=evaluator.images_of(unquantized(prepared.space, prepared.runtime)),
-            images=evaluator.images_of(chosen),
-            candidate_images=study.store.image_root,
-            components=recorder.answers[chosen.key].components,
-        )
-
-
 def _identify(request: Request, *, cache: bool) -> Identity | None:
     known = known_hashes(use_cache=cache)
     identity = identify(request, known)
     known.save()
     return identity
-
-
-def _unseen_prompts(prepared: Preparation) -> tuple[str, ...]:
-    """The demo knows no words but those of its own captions."""
-    return demo.UNSEEN_PROMPTS if prepared.source.location == DEMO else UNSEEN_PROMPTS

@@ -11,10 +11,10 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from autoquant.planner.api import plan_pipeline
 from autoquant.planner.budget import Budget
 from autoquant.planner.identity import Identity
 from autoquant.planner.plan import Plan
+from autoquant.planner.planning import plan_pipeline
 from autoquant.planner.request import Request
 from autoquant.planner.search import SearchSettings
 from autoquant.planner.study_directory import StudyDirectory

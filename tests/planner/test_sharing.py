@@ -17,7 +17,6 @@ import pytest
 from optuna.trial import TrialState
 
 from autoquant.errors import InputError, StudyDiffers
-from autoquant.planner.api import plan_pipeline
 from autoquant.planner.budget import Budget
 from autoquant.planner.cache import known_hashes
 from autoquant.planner.identity import identify
@@ -26,6 +25,7 @@ from autoquant.planner.measurement import Answer
 from autoquant.planner.measurement_store import Record
 from autoquant.planner.optuna_storage import open_storage, without_password
 from autoquant.planner.plan import Plan
+from autoquant.planner.planning import plan_pipeline
 from autoquant.planner.request import Request
 from autoquant.planner.search import SearchSettings
 from autoquant.planner.shared_study import SharedStudy, Terms
