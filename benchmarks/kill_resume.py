@@ -36,7 +36,7 @@ from autoquant.planner.identity import Identity
 from autoquant.planner.output import ResumableOutput
 from autoquant.planner.planning import plan_pipeline
 from autoquant.planner.request import Request
-from autoquant.planner.search import SearchSettings
+from autoquant.planner.search_settings import SearchSettings
 from autoquant.planner.study_directory import STUDY, StudyDirectory
 
 IDENTITY = Identity(parts={"model": {"content": "recorded"}})

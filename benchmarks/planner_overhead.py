@@ -26,7 +26,8 @@ from autoquant.planner.measurement import Measured
 from autoquant.planner.parameters import number_of_candidates
 from autoquant.planner.preparation import prepare
 from autoquant.planner.request import Request
-from autoquant.planner.search import SearchSettings, search
+from autoquant.planner.search import search
+from autoquant.planner.search_settings import SearchSettings
 
 
 class Clock:

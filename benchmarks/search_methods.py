@@ -31,7 +31,8 @@ from autoquant.planner.budget import Budget
 from autoquant.planner.candidate import Candidate
 from autoquant.planner.measurement import Measured
 from autoquant.planner.parameters import suggest
-from autoquant.planner.search import SearchSettings, search
+from autoquant.planner.search import search
+from autoquant.planner.search_settings import SearchSettings
 from autoquant.planner.selection import excess, is_feasible
 from benchmarks.curves import Curve, draw_curves
 from benchmarks.recorded_table import TABLE, RecordedTable

@@ -133,7 +133,7 @@ def suggest(
     from autoquant.planner.budget import Budget
     from autoquant.planner.gguf_files import gguf_scheme, require_gguf_files
     from autoquant.planner.output import ResumableOutput, default_directories
-    from autoquant.planner.search import SearchSettings
+    from autoquant.planner.search_settings import SearchSettings
     from autoquant.planner.source import find_source
     from autoquant.planner.study_directory import STUDY
     from autoquant.planner.workload import WorkloadRequest, read_prompts

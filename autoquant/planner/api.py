@@ -22,7 +22,7 @@ from autoquant.planner.plan import Plan
 from autoquant.planner.planning import plan_pipeline
 from autoquant.planner.progress import OnProgress, silent
 from autoquant.planner.request import Request, require_sensible
-from autoquant.planner.search import SearchSettings
+from autoquant.planner.search_settings import SearchSettings
 from autoquant.planner.study_directory import STUDY, StudyDirectory
 from autoquant.planner.workload import WorkloadRequest
 from autoquant.search_spaces.levers import asked_levers

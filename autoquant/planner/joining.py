@@ -22,7 +22,9 @@ from autoquant.planner.optuna_storage import open_storage
 from autoquant.planner.parameters import unquantized
 from autoquant.planner.progress import OnProgress, Progress, silent
 from autoquant.planner.request import Preparation, Request
-from autoquant.planner.search import SearchResult, SearchSettings, search
+from autoquant.planner.search import search
+from autoquant.planner.search_result import SearchResult
+from autoquant.planner.search_settings import SearchSettings
 from autoquant.planner.shared_evaluator import SharedEvaluator
 from autoquant.planner.shared_study import SharedStudy, Terms
 from autoquant.planner.starting import start_measuring

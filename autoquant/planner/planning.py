@@ -23,7 +23,9 @@ from autoquant.planner.payback import measure_payback
 from autoquant.planner.progress import OnProgress, Progress, silent
 from autoquant.planner.recheck import recheck
 from autoquant.planner.request import Preparation, Request
-from autoquant.planner.search import SearchResult, SearchSettings, search
+from autoquant.planner.search import search
+from autoquant.planner.search_result import SearchResult
+from autoquant.planner.search_settings import SearchSettings
 from autoquant.planner.selection import Selection, choose
 from autoquant.planner.shared_evaluator import SharedEvaluator
 from autoquant.planner.source import DEMO

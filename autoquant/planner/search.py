@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import random
 import time
-import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import optuna
 from optuna.trial import TrialState
 
-from autoquant.errors import CandidateFailed, InputError, MeasuredElsewhere
+from autoquant.errors import CandidateFailed, MeasuredElsewhere
 from autoquant.planner.budget import Budget
 from autoquant.planner.candidate import Candidate, Runtime
 from autoquant.planner.decomposition import Decomposition
@@ -31,60 +29,18 @@ from autoquant.planner.parameters import (
 )
 from autoquant.planner.progress import OnProgress, Progress, silent
 from autoquant.planner.pruning import Bound, Pruning
+from autoquant.planner.sampler import new_study
+from autoquant.planner.search_result import SearchResult
+from autoquant.planner.search_settings import SearchSettings
 from autoquant.planner.selection import excess, is_feasible, objective_value, rank
-from autoquant.planner.sensitivity import Sensitivity, extended_space
+from autoquant.planner.sensitivity import extended_space
 from autoquant.search_spaces.scheme import Choice
 from autoquant.search_spaces.space import SearchSpace
 
 # After so many trials that were no better, the groups of layers of the best one are looked into.
 _STALE_TRIALS = 3
-
-
-@dataclass(frozen=True)
-class SearchSettings:
-    """How much to spend.
-
-    Attributes:
-        trials: Most candidates to measure.
-        time_limit_s: Wall seconds after which no further candidate is started.
-        seed: Seed of the sampler.
-        confirm: Whether the winner is drawn on prompts and seeds that the search never saw.
-    """
-
-    trials: int = 40
-    time_limit_s: float | None = None
-    seed: int = 0
-    confirm: bool = True
-
-    def __post_init__(self) -> None:
-        if self.trials < 1:
-            raise InputError(f"trials must be at least 1, got {self.trials}.")
-        if self.time_limit_s is not None and not self.time_limit_s > 0:
-            raise InputError(f"time_limit must be above 0 seconds, got {self.time_limit_s:g}.")
-
-
 # Where most is ruled out, what could fit may be out of the sampler's sight.
 _MOST_ASKED_IN_VAIN = 300
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """Every trial in order, and how the search ended.
-
-    Attributes:
-        trials: Measured and failed ones.
-        seconds: Wall seconds.
-        interrupted: By Ctrl-C.
-        converged: Because no candidate was left that should improve on the best one.
-        pruned: Those that were never loaded, because they cannot keep the memory budget.
-    """
-
-    trials: tuple[Trial, ...]
-    seconds: float
-    interrupted: bool
-    converged: bool = False
-    pruned: tuple[Trial, ...] = ()
-    sensitivity: tuple[Sensitivity, ...] = ()
 
 
 class Search:
@@ -118,7 +74,7 @@ class Search:
         self._random = random.Random(settings.seed)
         self._decomposition = Decomposition(space, runtime, budget)
         self._promising: Candidate | None = None
-        self._study = _quiet_study(settings.seed)
+        self._study = new_study(settings.seed)
 
     def run(self) -> SearchResult:
         """Measure candidates until none promises to be better than the best one.
@@ -346,22 +302,6 @@ class Search:
         best = min(self._finished.values(), key=lambda trial: rank(trial, self._budget))
         fits = best.measured is not None and is_feasible(best.measured, self._budget)
         return best if fits else None
-
-
-def _quiet_study(seed: int) -> optuna.Study:
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        return optuna.create_study(direction="minimize", sampler=_sampler(seed))
-    finally:
-        optuna.logging.set_verbosity(verbosity)
-
-
-def _sampler(seed: int) -> optuna.samplers.BaseSampler:
-    with warnings.catch_warnings():
-        # `group` keeps what is asked only of quantized components apart; it is marked experimental.
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.TPESampler(seed=seed, group=True)
 
 
 def search(

@@ -28,7 +28,7 @@ from autoquant.planner.candidate import Candidate
 from autoquant.planner.identity import Identity
 from autoquant.planner.measurement_store import Record
 from autoquant.planner.request import Preparation, Request
-from autoquant.planner.search import SearchSettings
+from autoquant.planner.search_settings import SearchSettings
 
 _TERMS = "autoquant.terms"
 _CANDIDATE = "candidate"

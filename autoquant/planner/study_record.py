@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from autoquant.planner.budget import Budget
 from autoquant.planner.candidate import Candidate, Runtime
 from autoquant.planner.measurement import Trial
-from autoquant.planner.search import SearchResult
+from autoquant.planner.search_result import SearchResult
 from autoquant.planner.selection import describe, excess, is_feasible
 from autoquant.search_spaces.scheme import NONE
 

@@ -22,7 +22,8 @@ from autoquant.planner.plan import (
 from autoquant.planner.prediction_error import prediction_error
 from autoquant.planner.reasons import reason, runtime_reason
 from autoquant.planner.request import Preparation
-from autoquant.planner.search import SearchResult, SearchSettings
+from autoquant.planner.search_result import SearchResult
+from autoquant.planner.search_settings import SearchSettings
 from autoquant.planner.selection import RULES, Selection, is_feasible
 
 

@@ -18,7 +18,8 @@ from autoquant.planner.footprint.bound import PeakBound
 from autoquant.planner.footprint.pipeline_shapes import read_directory
 from autoquant.planner.preparation import prepare
 from autoquant.planner.request import Request
-from autoquant.planner.search import SearchSettings, search
+from autoquant.planner.search import search
+from autoquant.planner.search_settings import SearchSettings
 from autoquant.planner.selection import choose
 from tests.families import classic, modern
 

@@ -10,7 +10,8 @@ from autoquant.planner.budget import Budget
 from autoquant.planner.evaluator import Recorder
 from autoquant.planner.preparation import prepare
 from autoquant.planner.request import Request
-from autoquant.planner.search import SearchSettings, search
+from autoquant.planner.search import search
+from autoquant.planner.search_settings import SearchSettings
 from autoquant.planner.selection import choose
 from autoquant.planner.workload import WorkloadRequest
 from tests.families import classic

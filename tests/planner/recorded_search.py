@@ -16,7 +16,7 @@ from autoquant.planner.identity import Identity
 from autoquant.planner.plan import Plan
 from autoquant.planner.planning import plan_pipeline
 from autoquant.planner.request import Request
-from autoquant.planner.search import SearchSettings
+from autoquant.planner.search_settings import SearchSettings
 from autoquant.planner.study_directory import StudyDirectory
 
 TRIALS = 30

@@ -6,7 +6,8 @@ import pytest
 
 from autoquant.planner.budget import Budget
 from autoquant.planner.prediction_error import prediction_error
-from autoquant.planner.search import SearchSettings, search
+from autoquant.planner.search import search
+from autoquant.planner.search_settings import SearchSettings
 from autoquant.planner.selection import choose, is_feasible
 from benchmarks.recorded_table import RecordedTable
 from benchmarks.rules_of_thumb import RULES

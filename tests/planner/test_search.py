@@ -17,7 +17,9 @@ from autoquant.planner.parameters import (
 )
 from autoquant.planner.progress import Progress
 from autoquant.planner.pruning import Bound
-from autoquant.planner.search import SearchResult, SearchSettings, search
+from autoquant.planner.search import search
+from autoquant.planner.search_result import SearchResult
+from autoquant.planner.search_settings import SearchSettings
 from autoquant.planner.selection import choose, is_feasible, objective_value
 from autoquant.search_spaces.scheme import Choice
 from autoquant.search_spaces.space import ComponentSpace, SearchSpace

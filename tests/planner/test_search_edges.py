@@ -8,7 +8,9 @@ from autoquant.errors import CandidateFailed, InfeasibleBudget
 from autoquant.planner.budget import Budget
 from autoquant.planner.candidate import Candidate
 from autoquant.planner.measurement import Measured
-from autoquant.planner.search import SearchResult, SearchSettings, search
+from autoquant.planner.search import search
+from autoquant.planner.search_result import SearchResult
+from autoquant.planner.search_settings import SearchSettings
 from autoquant.planner.selection import choose
 from autoquant.search_spaces.space import ComponentSpace, SearchSpace
 from tests.planner.measurements import measured

@@ -6,7 +6,8 @@ from autoquant.planner.budget import Budget
 from autoquant.planner.candidate import Candidate, Runtime
 from autoquant.planner.measurement import Measured
 from autoquant.planner.parameters import number_of_candidates, refusal
-from autoquant.planner.search import SearchSettings, search
+from autoquant.planner.search import search
+from autoquant.planner.search_settings import SearchSettings
 from autoquant.planner.selection import choose
 from autoquant.search_spaces.levers import LeverConflict, LeverSpace
 from autoquant.search_spaces.space import ComponentSpace, SearchSpace

@@ -27,7 +27,7 @@ from autoquant.planner.optuna_storage import open_storage, without_password
 from autoquant.planner.plan import Plan
 from autoquant.planner.planning import plan_pipeline
 from autoquant.planner.request import Request
-from autoquant.planner.search import SearchSettings
+from autoquant.planner.search_settings import SearchSettings
 from autoquant.planner.shared_study import SharedStudy, Terms
 from autoquant.planner.study_directory import StudyDirectory
 from tests.planner import postgresql

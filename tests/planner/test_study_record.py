@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from autoquant.planner.budget import Budget
 from autoquant.planner.candidate import Candidate, Runtime
 from autoquant.planner.measurement import Trial
-from autoquant.planner.search import SearchResult
+from autoquant.planner.search_result import SearchResult
 from autoquant.planner.study_record import write_study
 from autoquant.search_spaces.scheme import Choice
 from tests.planner.report.conftest import chromium  # noqa: F401, it is a fixture
