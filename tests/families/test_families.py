@@ -73,7 +73,8 @@ def test_a_family_ends_with_a_feasible_quantized_plan(
     assert [trial.failure for trial in result.trials] == [None] * 3
     chosen = choose(result.trials, budget).chosen
     assert not chosen.candidate.is_reference
-    assert chosen.measured.loss > 0
+    # int8 may stay below the noise floor, so that the loss is 0; images that are equal may not.
+    assert chosen.measured.fidelity["flip"].mean > 0
     assert all(chosen.measured.quantized_layers.values())
     bound = PeakBound(read_directory(tmp_path / "model"), prepared.workload)
     reference, *others = result.trials

@@ -9,9 +9,14 @@ from pathlib import Path
 import pytest
 
 from autoquant import InputError, WorkloadRequest, autoquant
+from autoquant.errors import CandidateFailed
 from autoquant.planner import process_evaluator
+from autoquant.planner.candidate import Candidate
 from autoquant.planner.patience import Patience
 from autoquant.planner.phases import PHASES
+from autoquant.planner.process_evaluator import ProcessEvaluator
+from autoquant.planner.request import Request
+from autoquant.search_spaces.scheme import Choice
 
 REPOSITORY = Path(__file__).parents[2]
 SMALL = WorkloadRequest(prompts=("a red circle", "a blue square"), steps=1)
@@ -32,30 +37,46 @@ def saboteur(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("saboteur")
-def test_every_fault_is_a_failed_trial_with_its_reason_and_the_search_goes_on(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    short = partial(Patience, factor=0.0, least_s=dict.fromkeys(PHASES, 15.0))
-    monkeypatch.setattr(process_evaluator, "Patience", short)
+def test_a_search_over_faults_ends_with_a_plan_and_names_them() -> None:
     plan = autoquant(
         "demo",
         vram_gb=0.007,
         workload=SMALL,
         trials=8,
         metric="flip",
-        backends=["torchao:int8wo", "saboteur"],
+        backends=["torchao:int8wo", "saboteur:bug16", "saboteur:crash11"],
     )
     assert plan.components["transformer"].scheme == "torchao:int8wo"
+    assert plan.search.failures
+    for failure in plan.search.failures:
+        assert "KeyError" in failure.reason or "killed by SIGSEGV" in failure.reason
+
+
+@pytest.mark.usefixtures("saboteur")
+def test_every_fault_is_a_failure_with_its_reason_and_measuring_goes_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    short = partial(Patience, factor=0.0, least_s=dict.fromkeys(PHASES, 15.0))
+    monkeypatch.setattr(process_evaluator, "Patience", short)
+    request = Request(pipeline="demo", workload=SMALL, metric="flip", download=False)
     reasons = {
-        failure.components["transformer"].scheme.removeprefix("saboteur:"): failure.reason
-        for failure in plan.search.failures
+        "crash11": "killed by SIGSEGV",
+        "hang12": "no answer within 15 s in the phase 'load'",
+        "untouched13": "hold as many",
+        "nan14": "is not finite",
+        "memory15": "out of memory: tried to allocate 80 GiB",
+        "bug16": "KeyError",
     }
-    assert "killed by SIGSEGV" in reasons["crash11"]
-    assert "no answer within 15 s in the phase 'load'" in reasons["hang12"]
-    assert "hold as many" in reasons["untouched13"]
-    assert "is not finite" in reasons["nan14"]
-    assert "out of memory: tried to allocate 80 GiB" in reasons["memory15"]
-    assert "KeyError" in reasons["bug16"]
+    with ProcessEvaluator(request, tmp_path / "images") as evaluator:
+        for fault, reason in reasons.items():
+            with pytest.raises(CandidateFailed, match=reason):
+                evaluator.answer(with_transformer(f"saboteur:{fault}"))
+        answer = evaluator.answer(with_transformer("torchao:int8wo"))
+    assert answer.measured.quantized_layers["transformer"] > 0
+
+
+def with_transformer(scheme: str) -> Candidate:
+    return Candidate(components={"transformer": Choice(scheme=scheme)})
 
 
 def test_what_is_wrong_with_the_request_is_the_same_error_as_in_this_process() -> None:
