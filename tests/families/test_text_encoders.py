@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from autoquant.planner.budget import Budget
+from autoquant.planner.candidate import Candidate
 from autoquant.planner.evaluator import Recorder
 from autoquant.planner.preparation import prepare
 from autoquant.planner.request import Request
@@ -14,6 +15,7 @@ from autoquant.planner.search import search
 from autoquant.planner.search_settings import SearchSettings
 from autoquant.planner.selection import choose
 from autoquant.planner.workload import WorkloadRequest
+from autoquant.search_spaces.scheme import Choice
 from tests.families import classic
 
 ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
@@ -22,6 +24,12 @@ SPACE = "components:\n  transformer: {schemes: [none], fuse_qkv: [false]}\n" + "
     for name in ENCODERS
 )
 SMALL = WorkloadRequest(prompts=("a red circle", "two blue squares"), steps=1, height=64, width=64)
+
+
+def quantized(name: str) -> Candidate:
+    schemes = {part: "quanto:int8" if part == name else "none" for part in ENCODERS}
+    choices = {part: Choice(scheme=scheme) for part, scheme in schemes.items()}
+    return Candidate(components={"transformer": Choice(), **choices})
 
 
 def test_the_one_that_breaks_is_found_by_measuring(tmp_path: Path) -> None:
@@ -44,11 +52,7 @@ def test_the_one_that_breaks_is_found_by_measuring(tmp_path: Path) -> None:
     budget = Budget.of(0.999 * prepared.reference.measured.peak_gb)
     settings = SearchSettings(trials=8)
     result = search(Recorder(evaluator), prepared.space, budget, settings, prepared.runtime)
-    alone = {}
-    for trial in result.trials:
-        changed = [name for name in ENCODERS if trial.candidate.components[name].scheme != "none"]
-        if len(changed) == 1 and trial.measured is not None:
-            alone[changed[0]] = trial.measured.loss
+    alone = {name: evaluator.answer(quantized(name)).measured.loss for name in ENCODERS}
     assert alone["text_encoder_2"] > 3 * max(alone["text_encoder"], alone["text_encoder_3"])
     chosen = choose(result.trials, budget).chosen.candidate.components
     assert chosen["text_encoder_2"].scheme == "none"

@@ -18,7 +18,6 @@ from autoquant.planner.measurement import Trial
 from autoquant.planner.search_result import SearchResult
 from autoquant.planner.study_record import write_study
 from autoquant.search_spaces.scheme import Choice
-from tests.planner.report.conftest import chromium  # noqa: F401, it is a fixture
 from tests.planner.report.recorded_run import choices, measured
 
 BUDGET = Budget.of(vram_gb=16)
@@ -91,7 +90,7 @@ def test_limits_are_constraints(study: optuna.Study) -> None:
     assert study.trials[1].constraints["vram_gb"] == -2.0
 
 
-def test_optuna_dashboard_shows_it_by_name(study: optuna.Study, chromium: Any) -> None:  # noqa: F811
+def test_optuna_dashboard_shows_it_by_name(study: optuna.Study, chromium: Any) -> None:
     dashboard = pytest.importorskip(
         "optuna_dashboard", reason="needs optuna-dashboard: pip install -e '.[browser]'"
     )
