@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Mapping
@@ -104,6 +105,7 @@ class Search:
                     self._enqueue(self._promising)
                 if not self._try_one():
                     self._enqueue_something_new(taken)
+            self._measure_what_needs_least()
         except KeyboardInterrupt:
             interrupted = True
         return SearchResult(
@@ -214,6 +216,18 @@ class Search:
             self._rule_out_usual()
         self._report(trial)
         return True
+
+    def _measure_what_needs_least(self) -> None:
+        """Where nothing fits, measure the smallest that was ruled out: it says what would."""
+        if not self._pruning.trials or self._best() is not None or self._is_late():
+            return
+        peaks = [t.measured.peak_gb for t in self._finished.values() if t.measured is not None]
+        least = min(self._pruning.trials.values(), key=lambda trial: trial.bound_gb or math.inf)
+        if least.bound_gb is not None and least.bound_gb < min(peaks, default=math.inf):
+            del self._pruning.trials[least.candidate.key]
+            trial = self._measure(least.candidate)
+            self._finished[least.candidate.key] = trial
+            self._report(trial)
 
     def _may_fit(self, candidate: Candidate) -> bool:
         return self._pruning.may_fit(candidate, self._finished)

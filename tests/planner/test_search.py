@@ -207,11 +207,16 @@ def test_a_bound_that_a_measurement_disproves_prunes_no_longer() -> None:
     assert any(t.candidate.components["transformer"].scheme != "none" for t in result.trials)
 
 
-def test_a_search_in_which_nothing_can_fit_ends_with_the_reference() -> None:
-    result = run(Budget.of(vram_gb=0.001), trials=40, bound=half_a_gb_less)
-    assert [trial.candidate.is_reference for trial in result.trials] == [True]
-    with pytest.raises(InfeasibleBudget, match=r"ruled out unmeasured: the smallest, .* least"):
-        choose(result.trials, Budget.of(vram_gb=0.001), result.pruned)
+def test_where_nothing_can_fit_only_the_reference_and_what_needs_least_are_measured() -> None:
+    budget = Budget.of(vram_gb=0.001)
+    result = run(budget, trials=40, bound=half_a_gb_less)
+    reference, least = result.trials
+    assert reference.candidate.is_reference
+    assert least.measured is not None
+    peak = least.measured.peak_gb
+    assert all(peak <= (half_a_gb_less(t.candidate, ()) or 0) + 0.5 for t in result.pruned)
+    with pytest.raises(InfeasibleBudget, match=f"{peak:.2f} GB would be enough for .* ruled out"):
+        choose(result.trials, budget, result.pruned)
 
 
 @pytest.mark.parametrize("objective", ["latency", "vram"])
