@@ -22,7 +22,7 @@ def autoquant(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-SHORT = ("--steps", "1", "--trials", "3", "--metric", "flip")
+SHORT = ("--steps", "1", "--trials", "3", "--metric", "flip", "--no-confirm")
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,7 @@ def run(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -
     prompts.write_text("a red circle left of a blue square\na large red triangle\n")
     autoquant(
         *("suggest", "demo", "--vram", "0.0085", "--trials", "4", "--prompts", prompts),
+        *("--steps", "2", "--no-confirm"),
         *("--space", EXAMPLE / "space.yaml", "--backend", "rowwise", "--metric", "edges"),
         *("--out", out),
         environment=environment,

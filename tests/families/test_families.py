@@ -91,6 +91,7 @@ def test_a_video_pipeline_draws_an_image_and_hands_it_over(tmp_path: Path) -> No
         vram_gb=1,
         workload=SMALL,
         trials=2,
+        confirm=False,
         metric="flip",
         download=False,
         backends=["layerwise"],

@@ -121,7 +121,7 @@ def test_the_plan_loads_the_pipeline_that_it_reports(tight: tuple[Plan, Path]) -
 
 
 def test_an_ample_budget_keeps_everything_or_loses_nothing_to_speak_of() -> None:
-    plan = autoquant("demo", vram_gb=1, workload=FEW, trials=3, metric="flip")
+    plan = autoquant("demo", vram_gb=1, workload=FEW, trials=3, metric="flip", confirm=False)
     assert plan.reference.fits
     assert plan.measured.loss < 0.02
 
@@ -142,7 +142,12 @@ def test_a_pipeline_in_memory_is_planned_and_given_back_as_it_came(
         if isinstance(module, torch.nn.Module)
     }
     plan = autoquant(
-        demo_pipeline, vram_gb=TIGHT_GB, workload=FEW_IN_MEMORY, trials=5, metric="flip"
+        demo_pipeline,
+        vram_gb=TIGHT_GB,
+        workload=FEW_IN_MEMORY,
+        trials=5,
+        metric="flip",
+        confirm=False,
     )
     assert plan.measured.peak_gb <= TIGHT_GB
     for name, tensors in before.items():

@@ -53,6 +53,7 @@ def test_a_file_becomes_the_plan_and_its_script_loads_it(flux: Path, tmp_path: P
         metric="flip",
         download=False,
         trials=2,
+        confirm=False,
         device="cpu",
         out=out,
     )

@@ -117,7 +117,8 @@ def test_a_hub_id_in_the_cache_is_planned_offline_and_pinned_to_its_commit(
     script = (
         "from autoquant import autoquant, WorkloadRequest\n"
         "size = WorkloadRequest(prompts=('a red circle',), height=64, width=64, steps=1)\n"
-        "plan = autoquant('owner/shapes', vram_gb=1, workload=size, trials=1, metric='flip')\n"
+        "few = dict(trials=1, metric='flip', confirm=False)\n"
+        "plan = autoquant('owner/shapes', vram_gb=1, workload=size, **few)\n"
         "plan.load()\n"
         "print(plan.pipeline.source, plan.pipeline.revision)"
     )
