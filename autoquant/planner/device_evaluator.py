@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ from autoquant.planner.measurement import GIB, Answer, Comparison, ComponentFact
 from autoquant.planner.memory_faults import is_out_of_host_memory, out_of_memory
 from autoquant.planner.phases import announce, limit_gb
 from autoquant.planner.references import Reference, make_reference
-from autoquant.planner.workload import Workload
+from autoquant.planner.workload import Sample, Workload
 from autoquant.search_spaces.fuse import without_weights
 from autoquant.search_spaces.layer_groups import Calls, watch_calls
 from autoquant.search_spaces.quantize import apply_choice, brings_weights
@@ -131,15 +131,9 @@ def draw_workload(built: BuiltPipeline, workload: Workload, device: torch.device
         with timed(device) as first_call:
             draw(built.pipeline, workload, batches[0])
     announce("draw")
-    images: list[Images] = []
-    seconds: list[float] = []
     repeats = [batches[0]] * max(0, _LEAST_TIMED_CALLS - len(batches))
     with memory_limit(device, _limit_bytes(reading.peak_bytes)):
-        for batch in [*batches, *repeats]:
-            with timed(device) as clock:
-                drawn = draw(built.pipeline, workload, batch)
-            seconds.append(clock.seconds)
-            images.append(drawn)
+        images, seconds = _draw_timed(built, workload, [*batches, *repeats], device)
     latency_s = summarize(seconds)
     return Drawn(
         images=np.concatenate(images[: len(batches)]),
@@ -151,16 +145,19 @@ def draw_workload(built: BuiltPipeline, workload: Workload, device: torch.device
 
 
 def _draw_timed(
-    built: BuiltPipeline, workload: Workload, device: torch.device
-) -> tuple[Images, tuple[float, ...]]:
-    """Every image of a workload, and the seconds of each call; the first one warms up."""
+    built: BuiltPipeline,
+    workload: Workload,
+    batches: Iterable[Sequence[Sample]],
+    device: torch.device,
+) -> tuple[list[Images], list[float]]:
+    """The images of each batch, and the seconds of each call."""
     images: list[Images] = []
     seconds: list[float] = []
-    for batch in workload.batches():
+    for batch in batches:
         with timed(device) as clock:
             images.append(draw(built.pipeline, workload, batch))
         seconds.append(clock.seconds)
-    return np.concatenate(images), tuple(seconds)
+    return images, seconds
 
 
 def _limit_bytes(peak_bytes: int) -> int | None:
@@ -237,7 +234,9 @@ class DeviceEvaluator:
         with attention_restored(), _faults_as_failures(self._device):
             built = self._build(candidate)
             announce("draw")
-            images, seconds = _draw_timed(built, workload, self._device)
+            # The first call warms up.
+            drawn, seconds = _draw_timed(built, workload, workload.batches(), self._device)
+        images = np.concatenate(drawn)
         announce("score")
         check_images(images, reference.prompts, reference.images)
         scores = reference.score(self._metrics, images)
@@ -248,7 +247,7 @@ class DeviceEvaluator:
             fidelity=scores,
             metric=self._deciding_metric,
             noise_floor=floor,
-            seconds=seconds[1:],
+            seconds=tuple(seconds[1:]),
         )
 
     def _build(self, candidate: Candidate) -> BuiltPipeline:

@@ -29,13 +29,7 @@ class OutputDirectory:
 
     def __init__(self, path: Path, *, overwrite: bool = False) -> None:
         self.path = path
-        if path.exists() and not path.is_dir():
-            raise InputError(f"The output {path} is a file; choose a directory.")
-        if path.is_dir() and any(path.iterdir()) and not overwrite:
-            raise InputError(
-                f"The output directory {path} holds files already; choose another, or pass "
-                "--overwrite to replace it."
-            )
+        _require_free(path, is_replaceable=overwrite)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self.partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
@@ -83,13 +77,7 @@ class ResumableOutput:
         self.study = path / kept
         self._kept = kept
         self._overwrite = overwrite
-        if path.exists() and not path.is_dir():
-            raise InputError(f"The output {path} is a file; choose a directory.")
-        if path.is_dir() and any(path.iterdir()) and not overwrite and not self.study.is_dir():
-            raise InputError(
-                f"The output directory {path} holds files already; choose another, or pass "
-                "--overwrite to replace it."
-            )
+        _require_free(path, is_replaceable=overwrite or self.study.is_dir())
 
     def put(self, write: Callable[[Path], None]) -> None:
         """Let ``write`` fill a directory, and put what it wrote in place, the plan last.
@@ -115,6 +103,16 @@ class ResumableOutput:
                 _remove(entry)
         for entry in written:
             entry.rename(self.path / entry.name)
+
+
+def _require_free(path: Path, *, is_replaceable: bool) -> None:
+    if path.exists() and not path.is_dir():
+        raise InputError(f"The output {path} is a file; choose a directory.")
+    if path.is_dir() and any(path.iterdir()) and not is_replaceable:
+        raise InputError(
+            f"The output directory {path} holds files already; choose another, or pass "
+            "--overwrite to replace it."
+        )
 
 
 def require_unfinished(directory: Path, budget: Budget) -> None:
