@@ -11,7 +11,7 @@ from autoquant.planner.candidate import Candidate, Runtime
 from autoquant.planner.footprint.activations import decoder_tape, denoiser_tape, is_followed
 from autoquant.planner.footprint.denoiser import is_counted
 from autoquant.planner.footprint.family import decoder_of, denoiser_of
-from autoquant.planner.footprint.request import Request, request_for
+from autoquant.planner.footprint.request import request_for
 from autoquant.planner.footprint.shapes import ModelShapes
 from autoquant.planner.footprint.weights import component_bytes
 from autoquant.planner.measurement import GIB, Trial
@@ -113,7 +113,10 @@ def optimistic_peak_gb(
         return None
     activations = 0.0
     if _is_plain(runtime):
-        activations = _least_activation_bytes(shapes, _least_request(shapes, runtime, workload))
+        images = min(workload.batch_size, len(workload.prompts) * len(workload.seeds))
+        activations = _least_activation_bytes(
+            shapes, workload.height, workload.width, images, runtime.compute_dtype
+        )
     return (sum(held) + activations) / GIB
 
 
@@ -137,16 +140,16 @@ def _is_plain(runtime: Runtime) -> bool:
     return all(settings.get(name, usual) == usual for name, usual in _PLAIN.items())
 
 
-def _least_request(shapes: ModelShapes, runtime: Runtime, workload: Workload) -> Request:
-    """The call, as if nothing were read and nothing guided."""
-    images = min(workload.batch_size, len(workload.samples))
-    request = request_for(shapes, workload.height, workload.width, images, runtime.compute_dtype)
-    return replace(request, text_tokens=0, joint_tokens=0, denoised=request.batch)
+@lru_cache(maxsize=64)
+def _least_activation_bytes(
+    shapes: ModelShapes, height: int, width: int, images: int, compute_dtype: str
+) -> float:
+    """The denoiser's or the decoder's, as far as its code is known.
 
-
-@lru_cache(maxsize=16)
-def _least_activation_bytes(shapes: ModelShapes, request: Request) -> float:
-    """The denoiser's or the decoder's, as far as its code is known."""
+    The call is taken as if nothing were read and nothing guided.
+    """
+    request = request_for(shapes, height, width, images, compute_dtype)
+    request = replace(request, text_tokens=0, joint_tokens=0, denoised=request.batch)
     least = 0.0
     denoiser, vae = denoiser_of(shapes), decoder_of(shapes)
     if denoiser is not None and is_counted(denoiser):

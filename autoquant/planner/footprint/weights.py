@@ -47,6 +47,7 @@ def tensor_bytes(component: ComponentShapes, compute_dtype: str) -> Mapping[str,
     )
 
 
+@lru_cache(maxsize=4096)
 def component_bytes(component: ComponentShapes, choice: Choice, compute_dtype: str) -> int:
     """Bytes of ``component`` under ``choice``, buffers that no file stores included.
 
