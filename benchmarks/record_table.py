@@ -38,7 +38,8 @@ from autoquant.metrics.device import fingerprint, package_versions
 from autoquant.metrics.fidelity import Metric, available_metrics, losses_of, score
 from autoquant.metrics.images import check_images
 from autoquant.metrics.memory import counter_for
-from autoquant.planner.device_evaluator import DeviceEvaluator, build_pipeline
+from autoquant.planner.building import build_pipeline
+from autoquant.planner.device_evaluator import DeviceEvaluator
 from autoquant.planner.drawing import Images, draw
 from autoquant.planner.loading import ComponentLoader, loader_for
 from autoquant.planner.workload import Workload

@@ -3,167 +3,30 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from autoquant.errors import CandidateFailed, first_line
-from autoquant.metrics.device import memory_limit, release_memory
+from autoquant.metrics.device import release_memory
 from autoquant.metrics.fidelity import Metric, loss_of
 from autoquant.metrics.host_memory import HostMemory, give_back_host_memory
 from autoquant.metrics.images import check_images, save_png
-from autoquant.metrics.latency import LatencySummary, summarize, timed
 from autoquant.metrics.memory import counter_for
-from autoquant.planner.candidate import Candidate, Runtime
-from autoquant.planner.drawing import Images, draw
-from autoquant.planner.levers import attention_restored, compile_denoisers, pull_levers
+from autoquant.planner.building import BuiltPipeline, build_pipeline
+from autoquant.planner.candidate import Candidate
+from autoquant.planner.levers import attention_restored
 from autoquant.planner.loading import ComponentLoader
 from autoquant.planner.measurement import GIB, Answer, Comparison, ComponentFacts, Measured
 from autoquant.planner.memory_faults import is_out_of_host_memory, out_of_memory
-from autoquant.planner.phases import announce, limit_gb
+from autoquant.planner.phases import announce
 from autoquant.planner.references import Reference, make_reference
-from autoquant.planner.workload import Sample, Workload
-from autoquant.search_spaces.fuse import without_weights
+from autoquant.planner.timed_workload import Drawn, draw_timed, draw_workload
+from autoquant.planner.workload import Workload
 from autoquant.search_spaces.layer_groups import Calls, watch_calls
-from autoquant.search_spaces.quantize import apply_choice, brings_weights
-from autoquant.search_spaces.scheme import Choice
-from autoquant.storage import held_bytes
-
-# A median of fewer calls has no quartiles to speak of.
-_LEAST_TIMED_CALLS = 3
-
-
-@dataclass(frozen=True)
-class BuiltPipeline:
-    """A pipeline on the device, with what was done to it; nothing is compiled yet.
-
-    Attributes:
-        pipeline: The diffusers pipeline.
-        modules: Its torch modules by component name.
-        runtime: The levers that were pulled, and the one for compiling.
-        quantized_layers: Paths of the quantized layers by component name.
-        load_peak_bytes: Most bytes on the device while it was made.
-        weight_bytes: Bytes of all distinct storages, before any were offloaded.
-        component_bytes: The same for each component.
-    """
-
-    pipeline: Any
-    modules: Mapping[str, torch.nn.Module]
-    runtime: Runtime
-    quantized_layers: Mapping[str, tuple[str, ...]]
-    load_peak_bytes: int
-    weight_bytes: int
-    component_bytes: Mapping[str, int]
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """A workload's images, and what drawing them cost."""
-
-    images: Images
-    peak_bytes: int
-    other_counters: Mapping[str, int]
-    latency_s: LatencySummary
-    compile_s: float
-
-
-def build_pipeline(
-    loader: ComponentLoader, candidate: Candidate, device: torch.device
-) -> BuiltPipeline:
-    """Load every component, largest first, quantizing each before the next is loaded.
-
-    Raises:
-        QuantizationMismatch: A component is not quantized as its choice says.
-    """
-    announce("load")
-    runtime = candidate.runtime
-    dtype = getattr(torch, runtime.compute_dtype)
-    # Weights that are offloaded arrive on the device when the pipeline is called.
-    home = device if runtime.offload == "none" else torch.device("cpu")
-    modules: dict[str, torch.nn.Module] = {}
-    quantized: dict[str, tuple[str, ...]] = {}
-    with counter_for(device).watch() as reading:
-        for name in loader.sizes:
-            choice = candidate.components.get(name, Choice())
-            if brings_weights(choice):
-                module = without_weights(loader.outline(name)).to(dtype)
-            else:
-                module = loader.load(name, dtype)
-                reading.hold(module)
-            if choice != Choice():
-                quantized[name] = apply_choice(module, choice, dtype).layers
-            if brings_weights(choice):
-                reading.hold(module)
-            modules[name] = module.to(home)
-        pipeline = loader.assemble(modules, dtype)
-        # Sequential offload leaves empty modules behind.
-        weight_bytes = held_bytes(*modules.values())
-        component_bytes = {name: held_bytes(module) for name, module in modules.items()}
-        pull_levers(pipeline, runtime, device)
-    return BuiltPipeline(
-        pipeline=pipeline,
-        modules=modules,
-        runtime=runtime,
-        quantized_layers=quantized,
-        load_peak_bytes=reading.peak_bytes,
-        weight_bytes=weight_bytes,
-        component_bytes=component_bytes,
-    )
-
-
-def draw_workload(built: BuiltPipeline, workload: Workload, device: torch.device) -> Drawn:
-    """Draw every sample once under the clock, after one call that warms up and counts memory."""
-    announce("warm up")
-    batches = list(workload.batches())
-    counter = counter_for(device)
-    compiles = built.runtime.compile != "none"
-    if compiles and counter.sees_compiled_code:
-        compile_denoisers(built.pipeline, built.runtime.compile)
-    with timed(device) as first_call, counter.watch(*built.modules.values()) as reading:
-        draw(built.pipeline, workload, batches[0])
-    if compiles and not counter.sees_compiled_code:
-        compile_denoisers(built.pipeline, built.runtime.compile)
-        with timed(device) as first_call:
-            draw(built.pipeline, workload, batches[0])
-    announce("draw")
-    repeats = [batches[0]] * max(0, _LEAST_TIMED_CALLS - len(batches))
-    with memory_limit(device, _limit_bytes(reading.peak_bytes)):
-        images, seconds = _draw_timed(built, workload, [*batches, *repeats], device)
-    latency_s = summarize(seconds)
-    return Drawn(
-        images=np.concatenate(images[: len(batches)]),
-        peak_bytes=reading.peak_bytes,
-        other_counters=dict(reading.additional_bytes),
-        latency_s=latency_s,
-        compile_s=max(0.0, first_call.seconds - latency_s.median) if compiles else 0.0,
-    )
-
-
-def _draw_timed(
-    built: BuiltPipeline,
-    workload: Workload,
-    batches: Iterable[Sequence[Sample]],
-    device: torch.device,
-) -> tuple[list[Images], list[float]]:
-    """The images of each batch, and the seconds of each call."""
-    images: list[Images] = []
-    seconds: list[float] = []
-    for batch in batches:
-        with timed(device) as clock:
-            images.append(draw(built.pipeline, workload, batch))
-        seconds.append(clock.seconds)
-    return images, seconds
-
-
-def _limit_bytes(peak_bytes: int) -> int | None:
-    """The budget, where the candidate keeps it: its images are then drawn within it."""
-    limit = limit_gb()
-    return None if limit is None or peak_bytes > limit * GIB else int(limit * GIB)
 
 
 class DeviceEvaluator:
@@ -235,7 +98,7 @@ class DeviceEvaluator:
             built = self._build(candidate)
             announce("draw")
             # The first call warms up.
-            drawn, seconds = _draw_timed(built, workload, workload.batches(), self._device)
+            drawn, seconds = draw_timed(built, workload, workload.batches(), self._device)
         images = np.concatenate(drawn)
         announce("score")
         check_images(images, reference.prompts, reference.images)

@@ -7,7 +7,7 @@ from typing import Any
 
 from autoquant.errors import PlanFormatError
 from autoquant.metrics.device import resolve_device
-from autoquant.planner.device_evaluator import build_pipeline
+from autoquant.planner.building import build_pipeline
 from autoquant.planner.gguf_files import require_gguf_files
 from autoquant.planner.levers import compile_denoisers
 from autoquant.planner.loading import ComponentLoader, loader_for

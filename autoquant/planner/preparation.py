@@ -19,8 +19,9 @@ from autoquant.metrics.device import (
 )
 from autoquant.metrics.fidelity import AUTO, available_metrics, deciding_metric, require_can_decide
 from autoquant.metrics.host_memory import HostMemory, resident_bytes
+from autoquant.planner.building import build_pipeline
 from autoquant.planner.candidate import Runtime
-from autoquant.planner.device_evaluator import DeviceEvaluator, build_pipeline
+from autoquant.planner.device_evaluator import DeviceEvaluator
 from autoquant.planner.drawing import require_call_takes
 from autoquant.planner.gguf_files import require_gguf_files, with_gguf_files
 from autoquant.planner.loading import ComponentLoader, ObjectLoader, loader_for

@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from autoquant.errors import InputError
+from autoquant.planner.building import build_pipeline
 from autoquant.planner.candidate import Candidate, Runtime
-from autoquant.planner.device_evaluator import build_pipeline, draw_workload
 from autoquant.planner.levers import attention_restored, set_attention
 from autoquant.planner.loading import DirectoryLoader
 from autoquant.planner.preparation import first_that_fits, reference_runtimes
+from autoquant.planner.timed_workload import draw_workload
 from autoquant.planner.workload import Workload
 from autoquant.search_spaces.levers import LeverSpace
 from autoquant.search_spaces.scheme import Choice

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 import torch
 
+from autoquant.planner.building import build_pipeline
 from autoquant.planner.candidate import Candidate, Runtime
-from autoquant.planner.device_evaluator import Drawn, build_pipeline, draw_workload
 from autoquant.planner.loading import DirectoryLoader
+from autoquant.planner.timed_workload import Drawn, draw_workload
 from autoquant.planner.workload import Workload
 from autoquant.search_spaces.compatibility import conflicts
 from autoquant.search_spaces.scheme import Choice

@@ -12,12 +12,12 @@ import numpy as np
 from autoquant.errors import QuantizationMismatch
 from autoquant.files import write_text
 from autoquant.metrics.device import resolve_device
+from autoquant.planner.building import build_pipeline
 from autoquant.planner.candidate import Runtime
 from autoquant.planner.checkpoint.licences import copy_licences, is_hub_id, licence_entries
 from autoquant.planner.checkpoint.model_card import model_card
 from autoquant.planner.checkpoint.quantizers import attach_quantizer, saveable
 from autoquant.planner.checkpoint.reload import Reloaded, component_bytes, first_batch, reload
-from autoquant.planner.device_evaluator import build_pipeline
 from autoquant.planner.emit.emission import require_same_versions
 from autoquant.planner.emit.layout import read_layout
 from autoquant.planner.emit.wording import quantized_components
