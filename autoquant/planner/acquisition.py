@@ -10,7 +10,7 @@ and one below the noise floor is no better than one at it.
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import ndtr
+from scipy.special import log_ndtr, ndtr
 
 from autoquant.planner.budget import Budget
 from autoquant.planner.effects import Floats
@@ -64,5 +64,6 @@ def _shortfall(forecast: Forecast, level: float) -> Floats:
     """Mean of ``max(0, level - loss)`` for log-normal losses."""
     sd = np.maximum(forecast.log_loss_sd, 1e-9)
     distance = (np.log(level) - forecast.log_loss) / sd
-    mean = np.exp(forecast.log_loss + sd**2 / 2)
-    return np.asarray(level * ndtr(distance) - mean * ndtr(distance - sd))
+    # The mean alone overflows where little is known; the mean below the level never does.
+    below = np.exp(forecast.log_loss + sd**2 / 2 + log_ndtr(distance - sd))
+    return np.asarray(level * ndtr(distance) - below)

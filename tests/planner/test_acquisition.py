@@ -51,3 +51,8 @@ def test_a_speedup_counts_where_the_loss_stays() -> None:
     assert expected_speedup(FORECAST, 5.0, loss=0.09) == pytest.approx(0.2)
     assert expected_speedup(FORECAST, 5.0, loss=0.08) == pytest.approx(0)
     assert expected_speedup(FORECAST, 3.0, loss=0.09) == pytest.approx(0)
+
+
+def test_an_improvement_is_finite_however_unsure_the_loss_is() -> None:
+    unsure = replace(FORECAST, log_loss_sd=80.0 * ONE)
+    assert 0 < expected_improvement(unsure, loss=0.08)[0] < 0.08
