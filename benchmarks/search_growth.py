@@ -15,7 +15,7 @@ from statistics import fmean
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.recorded_table import TABLE, RecordedTable
-from benchmarks.search_methods import autoquant_search, is_within, random_budgets
+from benchmarks.search_runs import autoquant_search, is_within, random_budgets
 
 # The schemes of the smallest table, of the one twice as large, and of the whole one.
 CHOICES: tuple[dict[str, tuple[str, ...]], ...] = (

@@ -11,7 +11,7 @@ from autoquant.planner.search_settings import SearchSettings
 from autoquant.planner.selection import choose, is_feasible
 from benchmarks.recorded_table import RecordedTable
 from benchmarks.rules_of_thumb import RULES
-from benchmarks.search_methods import autoquant_search, is_within
+from benchmarks.search_runs import autoquant_search, is_within
 
 
 @pytest.fixture(scope="module")
