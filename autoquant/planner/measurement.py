@@ -123,7 +123,7 @@ class Prediction(BaseModel):
         loss: Deciding metric as a loss, noise floor taken off.
         log_loss_sd: Of the logarithm of the loss before the noise floor was taken off.
         peak_gb: Most memory in a call, in GiB.
-        latency_s: Wall seconds of a call.
+        latency_s: Wall seconds of a call, with its share of compiling where a session is stated.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")

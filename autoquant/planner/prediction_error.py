@@ -5,13 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
-from autoquant.planner.measurement import Trial
+from autoquant.planner.measurement import Trial, in_session
 from autoquant.planner.plan import PredictionError
 
 
-def prediction_error(trials: Sequence[Trial]) -> PredictionError | None:
-    """Compare every prediction with its measurement; ``None`` if there was no prediction."""
-    checked = [(t.predicted, t.measured) for t in trials if t.predicted and t.measured]
+def prediction_error(
+    trials: Sequence[Trial], calls_per_session: float | None = None
+) -> PredictionError | None:
+    """Compare every prediction with its measurement; ``None`` if there was no prediction.
+
+    Where a session is stated, its share of compiling is in the seconds that were predicted, and is
+    added to those that were measured.
+    """
+    checked = [
+        (t.predicted, in_session(t.measured, calls_per_session))
+        for t in trials
+        if t.predicted and t.measured
+    ]
     if not checked:
         return None
     loss = [abs(m.loss - p.loss) for p, m in checked]

@@ -91,7 +91,7 @@ def _summary(
         seed=settings.seed,
         interrupted=result.interrupted,
         converged=result.converged,
-        prediction_error=prediction_error(result.trials),
+        prediction_error=prediction_error(result.trials, budget.calls_per_session),
         rule=RULES[budget.objective],
         ties=tuple(trial.candidate.label for trial in selection.tied),
         struck=prepared.space.struck,

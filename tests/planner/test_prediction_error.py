@@ -37,3 +37,13 @@ def test_the_median_and_the_worst_of_the_differences() -> None:
 def test_without_predictions_there_is_no_error() -> None:
     trial = Trial(number=0, candidate=candidate(), measured=measured())
     assert prediction_error([trial]) is None
+
+
+def test_the_share_of_compiling_that_was_predicted_is_added_to_what_was_measured() -> None:
+    trial = predicted(0.1, 2.0, 5.0)
+    assert trial.measured is not None
+    compiled = trial.measured.model_copy(update={"compile_s": 10.0})
+    trial = trial.model_copy(update={"measured": compiled})
+    error = prediction_error([trial], calls_per_session=10)
+    assert error is not None
+    assert error.latency_worst == 0
