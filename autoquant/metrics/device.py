@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from packaging.version import Version
 from pydantic import BaseModel, ConfigDict
 
 from autoquant.errors import InputError
@@ -38,16 +39,34 @@ _DISTRIBUTIONS = (
     "nvidia-modelopt",
     "auto-round",
     "sdnq",
+    "triton",
+    "flash-attn",
+    "sageattention",
+    "xformers",
 )
 
-# Environment variables that change which device is used, or how fast a CPU is.
+# Environment variables that change which device is used, how its memory is handed out, or speed.
 _DECIDING_VARIABLES = (
     "CUDA_VISIBLE_DEVICES",
+    "CUDA_DEVICE_ORDER",
+    "CUDA_LAUNCH_BLOCKING",
+    "CUBLAS_WORKSPACE_CONFIG",
     "HIP_VISIBLE_DEVICES",
+    "ROCR_VISIBLE_DEVICES",
     "ZE_AFFINITY_MASK",
+    "PYTORCH_ALLOC_CONF",
+    "PYTORCH_CUDA_ALLOC_CONF",
+    "PYTORCH_HIP_ALLOC_CONF",
+    "NVIDIA_TF32_OVERRIDE",
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
 )
+
+# The first torch whose MPS allocator answers torch.accelerator (pytorch#186748, #193838); before,
+# every one of its calls ends in "Allocator for mps is not a DeviceAllocator".
+_MPS_COUNTS_SINCE = "2.14"
+# Where a copy from pinned host memory overlaps with the computation, so that some stays pinned.
+_PINS_HOST_MEMORY = frozenset({"cuda", "xpu"})
 
 _logger = logging.getLogger(__name__)
 
@@ -73,17 +92,19 @@ class DeviceFingerprint(BaseModel):
 def resolve_device(requested: str | None = None) -> torch.device:
     """Turn ``auto``, ``cpu``, ``cuda:1``, … into a device that is really there.
 
-    ``None`` and ``auto`` mean the accelerator that torch reports as available, else the CPU.
+    ``None`` and ``auto`` mean the accelerator that torch reports as available, else the CPU. An
+    accelerator always comes with its index, which some of torch's calls insist on.
 
     Raises:
-        InputError: The device is unknown to torch or absent on this machine.
+        InputError: The device is unknown to torch, absent on this machine, or its memory cannot be
+            counted by the installed torch.
     """
     import torch
 
     # Without the check, a CUDA build names "cuda" on a machine that has none.
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     if requested is None or requested == "auto":
-        return accelerator or torch.device("cpu")
+        return torch.device("cpu") if accelerator is None else _indexed(accelerator)
     try:
         device = torch.device(requested)
     except RuntimeError as error:
@@ -96,7 +117,37 @@ def resolve_device(requested: str | None = None) -> torch.device:
         raise InputError(f"Device {requested!r} is not on this machine; {_available(accelerator)}.")
     if (device.index or 0) >= torch.accelerator.device_count():
         raise InputError(f"Device {requested!r} is out of range; {_available(accelerator)}.")
-    return device
+    return _indexed(device)
+
+
+def _indexed(device: torch.device) -> torch.device:
+    import torch
+
+    if device.type == "mps" and Version(torch.__version__) < Version(_MPS_COUNTS_SINCE):
+        raise InputError(
+            f"torch {torch.__version__} does not count the memory of mps: upgrade it "
+            f"(pip install \"torch>={_MPS_COUNTS_SINCE}\"), or use the device 'cpu'."
+        )
+    index: int | None = device.index
+    if index is None:
+        index = torch.accelerator.current_device_index()
+    return torch.device(device.type, index)
+
+
+@contextmanager
+def on_device(device: torch.device) -> Iterator[None]:
+    """Make ``device`` the current one of its kind inside.
+
+    Kernels of Triton, streams of diffusers and what a library puts on plain ``cuda`` go to the
+    current device, whatever device the tensors beside them are on.
+    """
+    if device.type == "cpu":
+        yield
+        return
+    import torch
+
+    with torch.accelerator.device_index(device.index):
+        yield
 
 
 def fingerprint(device: torch.device) -> DeviceFingerprint:
@@ -113,7 +164,7 @@ def fingerprint(device: torch.device) -> DeviceFingerprint:
 
     module = torch.get_device_module(device)
     if not hasattr(module, "get_device_properties"):
-        _, total_bytes = torch.accelerator.get_memory_info(device)
+        _, total_bytes = _free_and_total_bytes(device)
         return DeviceFingerprint(
             name=_processor_name(), kind=device.type, memory_gb=_gib(total_bytes)
         )
@@ -191,12 +242,16 @@ def synchronize(device: torch.device) -> None:
 
 
 def release_memory(device: torch.device) -> None:
-    """Collect garbage and hand the allocator's unused blocks back to the device."""
+    """Collect garbage and hand unused blocks back: to the device, and pinned ones to the host."""
     gc.collect()
     if device.type != "cpu":
         import torch
 
         torch.accelerator.empty_cache()
+        # A streamed offload pins all weights; newer torches can be asked to let go of them.
+        empty_host_cache = getattr(torch.accelerator, "empty_host_cache", None)
+        if device.type in _PINS_HOST_MEMORY and empty_host_cache is not None:
+            empty_host_cache()
 
 
 def reset_peaks(device: torch.device) -> None:
@@ -242,9 +297,7 @@ def capacity_bytes(device: torch.device) -> int:
         import psutil  # type: ignore[import-untyped, unused-ignore]
 
         return int(psutil.virtual_memory().available + psutil.Process().memory_info().rss)
-    import torch
-
-    free_bytes, _ = torch.accelerator.get_memory_info(device)
+    free_bytes, _ = _free_and_total_bytes(device)
     return free_bytes + reserved_bytes(device)
 
 
@@ -264,13 +317,15 @@ def memory_limit(device: torch.device, limit_bytes: int | None) -> Iterator[bool
     if set_fraction is None:
         yield False
         return
-    _, total_bytes = torch.accelerator.get_memory_info(device)
+    get_fraction = getattr(module, "get_per_process_memory_fraction", None)
+    fraction_before = 1.0 if get_fraction is None else get_fraction(device)
+    _, total_bytes = _free_and_total_bytes(device)
     release_memory(device)
-    set_fraction(min(1.0, limit_bytes / total_bytes), device)
+    set_fraction(min(fraction_before, limit_bytes / total_bytes), device)
     try:
         yield True
     finally:
-        set_fraction(1.0, device)
+        set_fraction(fraction_before, device)
 
 
 def nvml_used_bytes(device: torch.device) -> int | None:
@@ -286,9 +341,19 @@ def nvml_used_bytes(device: torch.device) -> int | None:
 
     try:
         return int(torch.cuda.device_memory_used(device))
-    except pynvml.NVMLError as error:
+    except (pynvml.NVMLError, RuntimeError) as error:
+        # torch raises its own error for a missing driver, and for slices of a card (MIG).
         _logger.warning("NVML does not tell the memory in use on %s: %s", device, error)
         return None
+
+
+def _free_and_total_bytes(device: torch.device) -> tuple[int, int]:
+    import torch
+
+    # torch.accelerator has it since torch 2.10.
+    ask = getattr(torch.accelerator, "get_memory_info", None)
+    free_bytes, total_bytes = (ask or torch.get_device_module(device).mem_get_info)(device)
+    return int(free_bytes), int(total_bytes)
 
 
 def _is_nvidia(device: torch.device) -> bool:

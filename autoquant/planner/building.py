@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from autoquant.metrics.device import on_device
 from autoquant.metrics.memory import counter_for
 from autoquant.planner.candidate import Candidate, Runtime
 from autoquant.planner.levers import pull_levers
@@ -57,7 +58,7 @@ def build_pipeline(
     home = device if runtime.offload == "none" else torch.device("cpu")
     modules: dict[str, torch.nn.Module] = {}
     quantized: dict[str, tuple[str, ...]] = {}
-    with counter_for(device).watch() as reading:
+    with on_device(device), counter_for(device).watch() as reading:
         for name in loader.sizes:
             choice = candidate.components.get(name, Choice())
             if brings_weights(choice):

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from autoquant.errors import CandidateFailed, first_line
-from autoquant.metrics.device import release_memory
+from autoquant.metrics.device import on_device, release_memory
 from autoquant.metrics.fidelity import Metric, loss_of
 from autoquant.metrics.host_memory import HostMemory, give_back_host_memory
 from autoquant.metrics.images import check_images, save_png
@@ -21,7 +21,11 @@ from autoquant.planner.candidate import Candidate
 from autoquant.planner.levers import attention_restored
 from autoquant.planner.loading import ComponentLoader
 from autoquant.planner.measurement import GIB, Answer, Comparison, ComponentFacts, Measured
-from autoquant.planner.memory_faults import is_out_of_host_memory, out_of_memory
+from autoquant.planner.memory_faults import (
+    is_out_of_host_memory,
+    is_out_of_memory,
+    out_of_memory,
+)
 from autoquant.planner.phases import announce
 from autoquant.planner.references import Reference, make_reference
 from autoquant.planner.timed_workload import Drawn, draw_timed, draw_workload
@@ -63,10 +67,10 @@ class DeviceEvaluator:
         self._image_root = image_root
         self._unquantized = unquantized
         self._idle_bytes = host.idle_bytes
-        with host:
+        with on_device(device), host:
             drawn = draw_workload(reference, workload, device)
         self.calls: Mapping[str, Calls]
-        with watch_calls(reference.modules) as self.calls:
+        with on_device(device), watch_calls(reference.modules) as self.calls:
             made = make_reference(reference.pipeline, workload, metrics, drawn.images)
         self._references = {workload.key: made}
         self.reference = self._answer(unquantized, reference, drawn, host)
@@ -80,7 +84,7 @@ class DeviceEvaluator:
         if candidate == self._unquantized:
             return self.reference
         host = HostMemory(self._idle_bytes)
-        with host, attention_restored(), _faults_as_failures(self._device):
+        with on_device(self._device), host, attention_restored(), _faults_as_failures(self._device):
             built = self._build(candidate)
             drawn = draw_workload(built, self._workload, self._device)
         return self._answer(candidate, built, drawn, host)
@@ -94,7 +98,7 @@ class DeviceEvaluator:
             CandidateFailed: It cannot be quantized as asked, or draws a degenerate image.
         """
         reference = self._reference(workload)
-        with attention_restored(), _faults_as_failures(self._device):
+        with on_device(self._device), attention_restored(), _faults_as_failures(self._device):
             built = self._build(candidate)
             announce("draw")
             # The first call warms up.
@@ -121,7 +125,7 @@ class DeviceEvaluator:
 
     def _reference(self, workload: Workload) -> Reference:
         if workload.key not in self._references:
-            with attention_restored():
+            with on_device(self._device), attention_restored():
                 pipeline = self._build(self._unquantized).pipeline
                 made = make_reference(pipeline, workload, self._metrics)
             self._references[workload.key] = made
@@ -174,7 +178,7 @@ def _faults_as_failures(device: torch.device) -> Iterator[None]:
     except (RuntimeError, ValueError, TypeError, AssertionError, ImportError) as error:
         # Backends report a missing kernel or a shape they cannot take as any of these; the
         # reason goes into the study, where the table shows it.
-        if is_out_of_host_memory(error):
+        if is_out_of_memory(error) or is_out_of_host_memory(error):
             raise out_of_memory(error, device) from error
         raise CandidateFailed(f"{type(error).__name__}: {first_line(error)}") from error
 

@@ -25,6 +25,7 @@ from autoquant.planner.device_evaluator import DeviceEvaluator
 from autoquant.planner.drawing import require_call_takes
 from autoquant.planner.gguf_files import require_gguf_files, with_gguf_files
 from autoquant.planner.loading import ComponentLoader, ObjectLoader, loader_for
+from autoquant.planner.memory_faults import is_out_of_memory
 from autoquant.planner.parameters import unquantized
 from autoquant.planner.pipeline import workload_for
 from autoquant.planner.request import Preparation, Request
@@ -45,6 +46,9 @@ from autoquant.search_spaces.space_file import SpaceFile, read_space_file
 from autoquant.search_spaces.usable import usable_schemes
 
 _Measurer = TypeVar("_Measurer")
+
+# Ampere; torch.cuda.is_bf16_supported() draws the same line where it is not to count imitations.
+_BFLOAT16_SINCE = (8, 0)
 
 
 def prepare(request: Request, image_root: Path) -> tuple[Preparation, DeviceEvaluator]:
@@ -132,7 +136,7 @@ def prepare(request: Request, image_root: Path) -> tuple[Preparation, DeviceEval
         reference=evaluator.reference,
         device=fingerprint(device),
         versions=package_versions(),
-        notes=(*notes, *offload_notes, *_device_notes(device)),
+        notes=(*notes, *offload_notes, *_device_notes(device, compute_dtype)),
     )
     return preparation, evaluator
 
@@ -159,7 +163,12 @@ def first_that_fits(
     for runtime in runtimes:
         try:
             evaluator = measure_reference(runtime)
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            evaluator = None
+        if evaluator is None:
+            # Not above: as long as the error is there, its frames hold what was loaded.
             release_memory(device)
             continue
         if runtime == runtimes[0]:
@@ -187,7 +196,14 @@ def _asked_levers(request: Request, own_space: SpaceFile | None) -> AskedLevers:
     return asked.over(AskedLevers(compute_dtype=(_compute_dtype(request.pipeline, None),)))
 
 
-def _device_notes(device: torch.device) -> tuple[str, ...]:
+def _device_notes(device: torch.device, compute_dtype: str) -> tuple[str, ...]:
+    capability = compute_capability(device)
+    if compute_dtype == "bfloat16" and capability is not None and capability < _BFLOAT16_SINCE:
+        return (
+            f"This card (compute capability {capability[0]}.{capability[1]}) has no units for "
+            "bfloat16 and imitates it: --dtype float16 may be several times faster, where the "
+            "model bears it.",
+        )
     if device.type != "cpu":
         return ()
     return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,17 @@ from autoquant.metrics.fidelity import Metric, score
 from autoquant.metrics.images import check_images
 from autoquant.metrics.score import MetricScore, losses_of
 from autoquant.planner.drawing import Images, draw
+from autoquant.planner.memory_faults import is_out_of_memory
 from autoquant.planner.workload import Workload
+
+# torch takes the first of each that can compute the shapes. Where the memory-efficient one is the
+# usual kernel (cards before Ampere), only the math kernel differs; a CPU has no other than that.
+_OTHER_KERNELS = (
+    (SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH),
+    (SDPBackend.MATH,),
+)
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -65,9 +76,28 @@ def make_reference(
     drawn = draw_all(pipeline, workload) if images is None else images
     reference = Reference(workload, drawn, noise={})
     check_images(drawn, reference.prompts)
-    with sdpa_kernel(SDPBackend.MATH):
-        again = draw_all(pipeline, workload)
+    again = _drawn_otherwise(pipeline, workload, drawn)
     return Reference(workload, drawn, noise=reference.score(metrics, again))
+
+
+def _drawn_otherwise(pipeline: Any, workload: Workload, images: Images) -> Images:
+    """Draw ``images`` again with another attention kernel, the first one that makes a difference.
+
+    The math kernel keeps the whole attention matrix in float32, gigabytes at 1024 pixels. If that
+    is not there, the images themselves are returned: a noise floor of zero.
+    """
+    again = images
+    for kernels in _OTHER_KERNELS:
+        try:
+            with sdpa_kernel(list(kernels)):
+                again = draw_all(pipeline, workload)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            _logger.warning("no memory to draw the noise floor with %s", kernels[-1].name)
+        if (again != images).any():
+            break
+    return again
 
 
 def draw_all(pipeline: Any, workload: Workload) -> Images:

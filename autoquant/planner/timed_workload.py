@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from autoquant.metrics.device import memory_limit
 from autoquant.metrics.latency import LatencySummary, summarize, timed
 from autoquant.metrics.memory import counter_for
 from autoquant.planner.building import BuiltPipeline
 from autoquant.planner.drawing import Images, draw
 from autoquant.planner.levers import compile_denoisers
 from autoquant.planner.measurement import GIB
+from autoquant.planner.memory_faults import held_to
 from autoquant.planner.phases import announce, limit_gb
 from autoquant.planner.workload import Sample, Workload
 
@@ -49,7 +49,7 @@ def draw_workload(built: BuiltPipeline, workload: Workload, device: torch.device
             draw(built.pipeline, workload, batches[0])
     announce("draw")
     repeats = [batches[0]] * max(0, _LEAST_TIMED_CALLS - len(batches))
-    with memory_limit(device, _limit_bytes(reading.peak_bytes)):
+    with held_to(device, _limit_bytes(reading.peak_bytes)):
         images, seconds = draw_timed(built, workload, [*batches, *repeats], device)
     latency_s = summarize(seconds)
     return Drawn(

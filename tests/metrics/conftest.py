@@ -42,17 +42,21 @@ class FakeAccelerator:
 
     Attributes:
         calls: Names of the calls made, in order.
+        current: Index of the current card.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls: list[str] = []
+        self.current = 0
         self._monkeypatch = monkeypatch
         answers: dict[str, Any] = {
             "is_available": True,
             "current_accelerator": torch.device("cuda"),
+            "current_device_index": 0,
             "device_count": 2,
             "synchronize": None,
             "empty_cache": None,
+            "empty_host_cache": None,
             "reset_peak_memory_stats": None,
             "max_memory_reserved": 3000,
             "max_memory_allocated": 2000,
@@ -61,12 +65,19 @@ class FakeAccelerator:
             "get_memory_info": (20 * 2**30, 24 * 2**30),
         }
         for name, answer in answers.items():
-            self._replace(torch.accelerator, name, answer)
+            if hasattr(torch.accelerator, name):  # some came after the oldest torch that we take
+                self._replace(torch.accelerator, name, answer)
+        monkeypatch.setattr(torch._C, "_accelerator_exchangeDevice", self._exchange)
+        monkeypatch.setattr(torch._C, "_accelerator_maybeExchangeDevice", self._exchange)
         properties = SimpleNamespace(name="NVIDIA L4", total_memory=24 * 2**30)
         self._replace(torch.cuda, "get_device_properties", properties)
         self._replace(torch.cuda, "device_memory_used", 5000)
         self._replace(pynvml, "nvmlInit", None)
         self._replace(pynvml, "nvmlSystemGetDriverVersion", "580.1")
+
+    def _exchange(self, index: int) -> int:
+        before, self.current = self.current, index
+        return before
 
     def _replace(self, module: Any, name: str, answer: Any) -> None:
         signature = inspect.signature(getattr(module, name))

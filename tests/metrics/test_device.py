@@ -20,6 +20,7 @@ from autoquant.metrics.device import (
     hardware,
     memory_limit,
     nvml_used_bytes,
+    on_device,
     package_versions,
     release_memory,
     reserved_bytes,
@@ -55,7 +56,8 @@ def test_an_absent_device_is_refused_with_what_is_there(requested: str, fault: s
 
 @pytest.mark.usefixtures("fake_accelerator")
 def test_an_accelerator_is_chosen_and_its_indices_are_checked() -> None:
-    assert resolve_device("auto") == torch.device("cuda")
+    assert resolve_device("auto") == torch.device("cuda:0")
+    assert resolve_device("cuda") == torch.device("cuda:0")
     assert resolve_device("cuda:1") == torch.device("cuda:1")
     assert resolve_device("cpu") == CPU
     with pytest.raises(InputError, match=r"'cuda:2' is out of range.*'cuda:0', 'cuda:1', 'cpu'"):
@@ -101,7 +103,7 @@ def test_the_cpu_needs_neither_waiting_nor_emptying(fake_accelerator: FakeAccele
     assert fake_accelerator.calls == []
     synchronize(torch.device("cuda:0"))
     release_memory(torch.device("cuda:0"))
-    assert fake_accelerator.calls == ["synchronize", "empty_cache"]
+    assert fake_accelerator.calls == ["synchronize", "empty_cache", "empty_host_cache"]
 
 
 def test_nvml_that_cannot_tell_is_logged(
@@ -120,6 +122,12 @@ def test_nvml_that_cannot_tell_is_logged(
         assert nvml_used_bytes(torch.device("cuda:0")) is None
     assert "NVML does not tell" in caplog.text
 
+    def slice_of_a_card(device: torch.device) -> int:
+        raise RuntimeError("device 0 is not visible (CUDA_VISIBLE_DEVICES=[])")
+
+    monkeypatch.setattr(torch.cuda, "device_memory_used", slice_of_a_card)
+    assert nvml_used_bytes(torch.device("cuda:0")) is None
+
 
 def test_what_plans_read_needs_no_torch() -> None:
     modules = ("device", "latency", "score", "statistics", "images", "metric", "fidelity")
@@ -132,17 +140,20 @@ def test_a_limit_is_a_share_of_the_card_and_ends_with_the_region(
     fake_accelerator: FakeAccelerator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fractions: list[float] = []
-    signature = inspect.signature(torch.cuda.set_per_process_memory_fraction)
 
-    def set_fraction(*arguments: Any) -> None:
-        fractions.append(signature.bind(*arguments).arguments["fraction"])
+    def set_fraction(fraction: float, index: int) -> None:
+        assert index == 0
+        fractions.append(fraction)
 
-    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", set_fraction)
-    card = torch.device("cuda:0")
+    # torch's own functions run, and check their arguments; what is under them needs a driver.
+    monkeypatch.setattr(torch.cuda.memory, "_lazy_init", lambda: None)
+    monkeypatch.setattr(torch._C, "_cuda_setMemoryFraction", set_fraction, raising=False)
+    monkeypatch.setattr(torch._C, "_cuda_getMemoryFraction", lambda index: 1.0, raising=False)
+    card = resolve_device("auto")
     with memory_limit(card, 12 * 2**30) as is_enforced:
         assert is_enforced
         assert fractions == [0.5]
-        assert fake_accelerator.calls[-1] == "empty_cache"
+        assert "empty_cache" in fake_accelerator.calls
     assert fractions == [0.5, 1.0]
     with pytest.raises(ZeroDivisionError), memory_limit(card, 48 * 2**30):
         raise ZeroDivisionError
@@ -151,6 +162,41 @@ def test_a_limit_is_a_share_of_the_card_and_ends_with_the_region(
         with memory_limit(device, limit) as is_enforced:
             assert not is_enforced
     assert len(fractions) == 4
+
+
+def test_a_card_is_the_current_one_inside(fake_accelerator: FakeAccelerator) -> None:
+    with on_device(torch.device("cuda:1")):
+        assert fake_accelerator.current == 1
+        with on_device(CPU):
+            assert fake_accelerator.current == 1
+    assert fake_accelerator.current == 0
+
+
+def test_an_old_torch_cannot_count_the_memory_of_mps(
+    fake_accelerator: FakeAccelerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        torch.accelerator, "current_accelerator", lambda check_available: torch.device("mps")
+    )
+    monkeypatch.setattr(torch, "__version__", "2.14.1")
+    assert resolve_device("auto") == torch.device("mps:0")
+    monkeypatch.setattr(torch, "__version__", "2.11.0")
+    with pytest.raises(InputError, match=r"torch 2\.11\.0 does not count.*torch>=2\.14"):
+        resolve_device("auto")
+
+
+def test_the_size_of_a_card_is_known_to_a_torch_without_get_memory_info(
+    fake_accelerator: FakeAccelerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(torch.accelerator, "get_memory_info")
+    signature = inspect.signature(torch.cuda.mem_get_info)
+
+    def free_and_total(*arguments: Any) -> tuple[int, int]:
+        signature.bind(*arguments)
+        return 7000, 9000
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", free_and_total)
+    assert capacity_bytes(torch.device("cuda:0")) == 7000 + 1000
 
 
 @pytest.mark.usefixtures("fake_accelerator")

@@ -111,7 +111,8 @@ def test_an_accelerator_is_read_after_waiting_and_from_an_empty_cache(
     counter: MemoryCounter = counter_for(torch.device("cuda:1"))
     assert counter.name == "cuda.reserved"
     with counter.watch(nn.Linear(2, 2)) as reading:
-        assert fake_accelerator.calls == ["synchronize", "empty_cache", "reset_peak_memory_stats"]
+        assert fake_accelerator.calls[:2] == ["synchronize", "empty_cache"]
+        assert fake_accelerator.calls[-1] == "reset_peak_memory_stats"
         fake_accelerator.calls.clear()
         reading.hold(nn.Linear(2, 2))
     assert fake_accelerator.calls[:2] == ["synchronize", "max_memory_reserved"]

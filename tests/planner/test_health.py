@@ -2,15 +2,18 @@ from __future__ import annotations
 
 import gc
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 
+from autoquant.errors import OutOfMemory
 from autoquant.metrics.device import memory_limit
 from autoquant.metrics.memory import held_bytes_on
 from autoquant.planner.health import Health, HealthCheck
-from autoquant.planner.memory_faults import out_of_memory
+from autoquant.planner.memory_faults import held_to, out_of_memory
 from autoquant.planner.process_evaluator import ProcessEvaluator
 from autoquant.planner.request import Request
 from tests.planner.measurements import candidate
@@ -112,6 +115,29 @@ def test_out_of_memory_says_how_much_was_not_enough() -> None:
     host = out_of_memory(MemoryError("numpy"), torch.device("cuda"))
     assert host.bound_gb is None
     assert "out of host memory" in str(host)
+
+
+def test_what_libraries_and_the_driver_refuse_proves_no_bound() -> None:
+    for said in ("CUDA error: out of memory", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED"):
+        failure = out_of_memory(RuntimeError(said), CPU)
+        assert failure.bound_gb is None
+        assert said in str(failure)
+
+
+def test_the_limit_was_not_enough_where_the_device_would_have_been(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    @contextmanager
+    def limit(device: torch.device, limit_bytes: int | None) -> Iterator[bool]:
+        yield limit_bytes is not None
+
+    monkeypatch.setattr("autoquant.planner.memory_faults.memory_limit", limit)
+    said = r"4\.00 GB, which one call kept"
+    with pytest.raises(OutOfMemory, match=said) as failure, held_to(CPU, 4 * 2**30):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    assert failure.value.bound_gb == 4.0
+    with pytest.raises(torch.OutOfMemoryError), held_to(CPU, None):
+        raise torch.OutOfMemoryError("CUDA out of memory")
 
 
 def test_a_cpu_takes_no_limit() -> None:

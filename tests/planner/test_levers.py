@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from autoquant.errors import InputError
+from autoquant.planner import preparation
 from autoquant.planner.building import build_pipeline
 from autoquant.planner.candidate import Candidate, Runtime
 from autoquant.planner.levers import attention_restored, set_attention
@@ -111,6 +113,47 @@ def test_the_reference_is_measured_in_the_first_runtime_that_fits() -> None:
     assert tried == ["none", "model", "group_leaf_stream"]
     assert runtime.offload == "group_leaf_stream"
     assert "group leaf stream offload" in notes[0]
+
+
+@pytest.mark.parametrize(
+    "said", ["CUDA error: CUBLAS_STATUS_ALLOC_FAILED", "MPS backend out of memory (allocated 9 GB)"]
+)
+def test_memory_also_ends_in_other_words(said: str) -> None:
+    def measure(runtime: Runtime) -> str:
+        if runtime.offload == "none":
+            raise RuntimeError(said)
+        return "measured"
+
+    levers = LeverSpace(offload=("none", "model"))
+    assert first_that_fits(reference_runtimes(levers), measure, CPU)[1].offload == "model"
+
+
+def test_another_error_is_no_lack_of_memory() -> None:
+    def measure(runtime: Runtime) -> str:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        first_that_fits(reference_runtimes(LeverSpace()), measure, CPU)
+
+
+def test_what_did_not_fit_is_let_go_before_the_next_runtime_is_tried() -> None:
+    failed: list[weakref.ref[torch.Tensor]] = []
+
+    def measure(runtime: Runtime) -> str:
+        assert not any(tensor() is not None for tensor in failed)
+        loaded = torch.empty(8)
+        failed.append(weakref.ref(loaded))
+        if runtime.offload == "none":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return "measured"
+
+    def release(device: torch.device) -> None:
+        assert failed[0]() is None
+
+    levers = LeverSpace(offload=("none", "model"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(preparation, "release_memory", release)
+        first_that_fits(reference_runtimes(levers), measure, CPU)
 
 
 def test_a_reference_that_fits_nowhere_is_an_error_that_says_what_was_tried() -> None:
