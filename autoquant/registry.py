@@ -63,6 +63,10 @@ class Registry(Generic[Entry]):
         Raises:
             InputError: There is none; names the closest known ones.
         """
+        for built_in in self.built_in:  # other packages' entries are looked for on the whole path
+            instance = built_in()
+            if instance.name == name:
+                return instance
         known = self.all()
         if name not in known:
             closest = difflib.get_close_matches(name.lower(), known, n=2, cutoff=0.4)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
-from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
 from autoquant.errors import MetricUnavailable
 from autoquant.metrics.images import Images
 from autoquant.metrics.lpips_weights import alexnet_file, weights_only_loading
 from autoquant.metrics.metric import Metric, MetricSettings
+
+if TYPE_CHECKING:
+    from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
 # AlexNet's strides leave one feature of 32 pixels and, soon below, none.
 _LEAST_PIXELS = 32
@@ -56,6 +59,9 @@ def make(settings: MetricSettings) -> Sequence[Metric]:
             f"LPIPS needs at least {_LEAST_PIXELS} pixels a side, images are {height}x{width}."
         )
     path = alexnet_file(settings.allow_download)
+    # It takes half a second, for nothing where the weights are not here.
+    from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+
     try:
         with weights_only_loading():
             network = LearnedPerceptualImagePatchSimilarity(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy.special import ndtr, stdtrit
 
 from autoquant.errors import InputError
 
@@ -43,7 +43,7 @@ def mean_interval(values: Sequence[float]) -> MeanInterval:
         return MeanInterval(mean, None, None)
     rng = np.random.default_rng(SEED)
     means = sample[rng.integers(n, size=(RESAMPLES, n))].mean(axis=1)
-    tail = stats.norm.cdf(math.sqrt(n / (n - 1)) * stats.t.ppf((1 - CONFIDENCE) / 2, n - 1))
+    tail = ndtr(math.sqrt(n / (n - 1)) * stdtrit(n - 1, (1 - CONFIDENCE) / 2))
     low, high = np.quantile(means, [tail, 1 - tail])
     # Sums round: the mean of equal values can lie a last digit beside them.
     low, high = np.clip([low, high], sample.min(), sample.max())

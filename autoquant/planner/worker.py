@@ -5,6 +5,7 @@ It is started by ``process_evaluator`` and holds everything that a kernel can ta
 
 from __future__ import annotations
 
+import gc
 import os
 import queue
 import sys
@@ -74,6 +75,9 @@ def _prepare_on_the_device(request: Request, image_root: Path) -> Prepared:
     from autoquant.metrics.device import resolve_device
     from autoquant.planner.preparation import prepare
 
+    # Memory is looked after between any two candidates; what the libraries made stays anyway.
+    gc.collect()
+    gc.freeze()
     health = HealthCheck(resolve_device(request.device))
     return *prepare(request, image_root), health
 

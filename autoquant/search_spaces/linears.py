@@ -9,8 +9,10 @@ from __future__ import annotations
 import inspect
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import nn
@@ -86,7 +88,9 @@ def dtype_sensitive(module: nn.Module) -> DtypeSensitive:
     """Find the layers whose dtype the model's code reads or whose authors keep in float32."""
     read: set[str] = set()
     tolerant: set[str] = set()
-    reads = {kind: _dtype_reads(kind) for kind in {type(owner) for owner in module.modules()}}
+    reads = {
+        kind: _dtype_reads(kind.forward) for kind in {type(owner) for owner in module.modules()}
+    }
     for owner_path, owner in module.named_modules():
         for attribute, tolerates_int8 in reads[type(owner)]:
             path = f"{owner_path}.{attribute}" if owner_path else attribute
@@ -105,10 +109,8 @@ def dtype_sensitive(module: nn.Module) -> DtypeSensitive:
 
 def _read_as_matrices(module: nn.Module) -> set[str]:
     """Paths whose weight the ``forward`` of their owner uses without calling the layer."""
-    kinds = {type(owner) for owner in module.modules()}
     reads = {
-        kind: [_module_path(match) for match in _WEIGHT_READ.finditer(_forward_source(kind))]
-        for kind in kinds
+        kind: _weight_reads(kind.forward) for kind in {type(owner) for owner in module.modules()}
     }
     return {
         f"{owner_path}.{path}" if owner_path else path
@@ -117,10 +119,16 @@ def _read_as_matrices(module: nn.Module) -> set[str]:
     }
 
 
-def _forward_source(owner: type[nn.Module]) -> str:
+@cache
+def _weight_reads(forward: Callable[..., Any]) -> tuple[str, ...]:
+    """Attribute paths whose weight ``forward`` uses as a plain matrix."""
+    return tuple(_module_path(match) for match in _WEIGHT_READ.finditer(_source(forward)))
+
+
+def _source(forward: Callable[..., Any]) -> str:
     """The text of ``forward``; a class typed at a prompt, or compiled, has none."""
     try:
-        return inspect.getsource(owner.forward)
+        return inspect.getsource(forward)
     except (OSError, TypeError):
         return ""
 
@@ -130,9 +138,10 @@ def _module_path(match: re.Match[str]) -> str:
     return re.sub(r"\[(\d+)\]", r".\1", match["path"])
 
 
-def _dtype_reads(owner: type[nn.Module]) -> tuple[tuple[str, bool], ...]:
+@cache
+def _dtype_reads(forward: Callable[..., Any]) -> tuple[tuple[str, bool], ...]:
     """Attribute paths whose dtype ``forward`` reads, and whether it treats int8 apart."""
-    source = _forward_source(owner)
+    source = _source(forward)
     tolerates_int8 = _INT8_TOLERANT in source
     paths = dict.fromkeys(_module_path(match) for match in _DTYPE_READ.finditer(source))
     return tuple((path, tolerates_int8) for path in paths)
