@@ -57,6 +57,13 @@ def suggest(
         list[Path] | None,
         typer.Option(metavar="FILE", help="Try this GGUF file as weights; may be repeated."),
     ] = None,
+    checkpoint: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[COMPONENT=]FOLDER",
+            help="Try this model folder, quantized before, as weights; may be repeated.",
+        ),
+    ] = None,
     device: Annotated[
         str | None, typer.Option(help="Where to measure (default: the accelerator, else cpu).")
     ] = None,
@@ -131,7 +138,8 @@ def suggest(
 ) -> None:
     """Search for the best plan within a budget, measure it, and write it out."""
     from autoquant.planner.budget import Budget
-    from autoquant.planner.gguf_files import gguf_scheme, require_gguf_files
+    from autoquant.planner.checkpoints import NamedCheckpoint, require_stored_weights
+    from autoquant.planner.gguf_files import gguf_scheme
     from autoquant.planner.output import ResumableOutput, default_directories
     from autoquant.planner.search_settings import SearchSettings
     from autoquant.planner.source import find_source
@@ -151,7 +159,8 @@ def suggest(
     find_source(model)
     if space is not None:
         read_space_file(space)
-    require_gguf_files(map(gguf_scheme, gguf or ()))
+    require_stored_weights(map(gguf_scheme, gguf or ()))
+    require_stored_weights(NamedCheckpoint.parse(it).scheme for it in checkpoint or ())
     workload = WorkloadRequest(
         prompts=None if prompts is None else read_prompts(prompts),
         seeds=seeds,
@@ -194,6 +203,7 @@ def suggest(
         trust_remote_code=trust_remote_code,
         space_file=space,
         gguf_files=gguf or (),
+        checkpoints=checkpoint or (),
         levers=levers,
     )
     _show(plan, directory, as_json=as_json)

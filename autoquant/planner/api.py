@@ -58,6 +58,7 @@ def autoquant(
     trust_remote_code: bool = False,
     space_file: str | Path | None = None,
     gguf_files: Sequence[str | Path] = (),
+    checkpoints: Sequence[str | Path] = (),
     levers: Mapping[str, Sequence[Any]] | None = None,
     confirm: bool = True,
     on_progress: OnProgress = silent,
@@ -101,6 +102,8 @@ def autoquant(
         trust_remote_code: Whether a pipeline may bring code of its own.
         space_file: A YAML file that says what may be tried (search_spaces/space_file.py).
         gguf_files: Existing GGUF files to try as the weights of the component that they fit.
+        checkpoints: Model folders that were quantized before, to try as the weights of the
+            component that they fit; ``component=FOLDER`` names it.
         levers: For each lever of ``search_spaces/levers.py`` the values to try instead of those
             that are open by themselves, like ``{"offload": ["none", "model"]}``.
         confirm: Whether to draw the winner on prompts and seeds that the search never saw.
@@ -139,6 +142,7 @@ def autoquant(
         space_file=None if space_file is None else str(space_file),
         levers=asked_levers(levers or {}),
         gguf_files=tuple(map(str, gguf_files)),
+        checkpoints=tuple(map(str, checkpoints)),
     )
     with ExitStack() as stack:
         require_sensible(request)

@@ -8,7 +8,7 @@ from typing import Any
 from autoquant.errors import PlanFormatError
 from autoquant.metrics.device import resolve_device
 from autoquant.planner.building import build_pipeline
-from autoquant.planner.gguf_files import require_gguf_files
+from autoquant.planner.checkpoints import require_stored_weights
 from autoquant.planner.levers import compile_denoisers
 from autoquant.planner.loading import ComponentLoader, loader_for
 from autoquant.planner.plan import Plan
@@ -28,7 +28,7 @@ def load_planned(
         PlanFormatError: The plan names a class or component that the pipeline does not have.
         InputError: The pipeline cannot be found.
     """
-    require_gguf_files(part.scheme for part in plan.components.values())
+    require_stored_weights(part.scheme for part in plan.components.values())
     named = plan.pipeline.as_source() if source is None else find_source(str(source))
     loader = loader_for(local_directory(named), trust_remote_code=trust_remote_code)
     require_same_pipeline(plan, loader)

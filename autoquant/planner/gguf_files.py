@@ -34,7 +34,7 @@ def require_gguf_files(schemes: Iterable[str]) -> None:
     """
     for text in schemes:
         scheme = Scheme.parse(text)
-        if not scheme.from_file:
+        if scheme.backend != GGUF_FILE:
             continue
         path = Path(scheme.precision).expanduser()
         if not path.is_file():
@@ -87,11 +87,12 @@ def with_gguf_files(
                 or f"{precision}: no component of this pipeline can be loaded from a GGUF file."
             )
         for name in fitting:
-            components[name] = _with_scheme(components[name], scheme)
+            components[name] = with_scheme(components[name], scheme)
     return space.model_copy(update={"components": components})
 
 
-def _with_scheme(component: ComponentSpace, scheme: str) -> ComponentSpace:
+def with_scheme(component: ComponentSpace, scheme: str) -> ComponentSpace:
+    """``component`` with a further scheme that tries no exclusions."""
     update: dict[str, Any] = {"schemes": tuple(dict.fromkeys((*component.schemes, scheme)))}
     if len(component.exclusions) > 1:
         # What a file has quantized gains nothing by being unpacked.

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from autoquant import __version__
 from autoquant.metrics.device import hardware, package_versions
+from autoquant.planner.checkpoints import NamedCheckpoint
 from autoquant.planner.content import KnownHashes, content_hash
 from autoquant.planner.request import Request
 from autoquant.planner.source import find_source, local_directory
@@ -25,6 +26,7 @@ _PARTS = {
     "clip_model": "metric",
     "variant": "model",
     "gguf_files": "model",
+    "checkpoints": "model",
     "device": "device",
     "compute_dtype": "device",
 }
@@ -80,6 +82,9 @@ def identify(request: Request, known: KnownHashes) -> Identity | None:
             value = None if value is None else known.of(Path(value))
         if name == "gguf_files":
             value = [known.of(Path(file).expanduser()) for file in value]
+        if name == "checkpoints":
+            named = map(NamedCheckpoint.parse, value)
+            value = [[it.component, content_hash(it.folder, known)] for it in named]
         parts[_PARTS.get(name, "request")][name] = value
     parts["workload"] = parts["workload"]["workload"]
     return Identity(parts=json.loads(redacted(json.dumps(parts))))

@@ -21,9 +21,10 @@ from autoquant.metrics.fidelity import AUTO, available_metrics, deciding_metric,
 from autoquant.metrics.host_memory import HostMemory, resident_bytes
 from autoquant.planner.building import build_pipeline
 from autoquant.planner.candidate import Runtime
+from autoquant.planner.checkpoints import require_stored_weights, with_checkpoints
 from autoquant.planner.device_evaluator import DeviceEvaluator
 from autoquant.planner.drawing import require_call_takes
-from autoquant.planner.gguf_files import require_gguf_files, with_gguf_files
+from autoquant.planner.gguf_files import with_gguf_files
 from autoquant.planner.loading import ComponentLoader, ObjectLoader, loader_for
 from autoquant.planner.memory_faults import is_out_of_memory
 from autoquant.planner.parameters import unquantized
@@ -71,7 +72,7 @@ def prepare(request: Request, image_root: Path) -> tuple[Preparation, DeviceEval
     }
     usable_schemes(device.type, request.backends, **able)
     if own_space is not None:
-        require_gguf_files(own_space.contents.schemes)
+        require_stored_weights(own_space.contents.schemes)
     source, loader = _open(request)
     class_name = loader.pipeline_class.__name__
     # What is asked is checked and the space opened before a weight is loaded.
@@ -83,6 +84,7 @@ def prepare(request: Request, image_root: Path) -> tuple[Preparation, DeviceEval
             own_space, class_name, outlines, device.type, request.backends, **able
         )
     space = with_gguf_files(space, request.gguf_files, outlines, device.type)
+    space = with_checkpoints(space, request.checkpoints, outlines, device.type, **able)
     asked = _demo_workload(request.workload) if source.location == DEMO else request.workload
     outlined = loader.assemble(outlines, getattr(torch, compute_dtype))
     workload = workload_for(outlined, asked)

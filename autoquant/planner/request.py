@@ -10,7 +10,8 @@ from autoquant.metrics.device import DeviceFingerprint
 from autoquant.metrics.fidelity import AUTO, require_can_decide
 from autoquant.metrics.metric import DEFAULT_CLIP_MODEL
 from autoquant.planner.candidate import Runtime
-from autoquant.planner.gguf_files import gguf_scheme, require_gguf_files
+from autoquant.planner.checkpoints import NamedCheckpoint, require_stored_weights
+from autoquant.planner.gguf_files import gguf_scheme
 from autoquant.planner.measurement import Answer
 from autoquant.planner.source import (
     PipelineSource,
@@ -44,6 +45,7 @@ class Request(BaseModel):
     space_file: str | None = None
     levers: AskedLevers = AskedLevers()
     gguf_files: tuple[str, ...] = ()
+    checkpoints: tuple[str, ...] = ()
 
 
 def require_sensible(request: Request) -> None:
@@ -55,7 +57,8 @@ def require_sensible(request: Request) -> None:
     require_can_decide(request.metric)
     for word in request.backends or ():
         backend(word.partition(":")[0])
-    require_gguf_files(map(gguf_scheme, request.gguf_files))
+    require_stored_weights(map(gguf_scheme, request.gguf_files))
+    require_stored_weights(NamedCheckpoint.parse(it).scheme for it in request.checkpoints)
     if not isinstance(request.pipeline, str):
         return
     source = find_source(request.pipeline, revision=request.revision, variant=request.variant)

@@ -18,6 +18,8 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from autoquant.errors import InputError
+from autoquant.search_spaces.quantized_folder import read_quantized_folder
+from autoquant.search_spaces.scheme import CHECKPOINT, Scheme
 from autoquant.search_spaces.sensitivity import Regex, Sentence
 
 FILE = "compatibility.yaml"
@@ -39,6 +41,7 @@ class Rule(BaseModel):
     schemes: Regex
     devices: tuple[str, ...] | None = None
     capability_below: tuple[int, int] | None = None
+    capability_from: tuple[int, int] | None = None
     compute_dtypes: tuple[str, ...] | None = None
     components: Regex | None = None
     offload: Regex | None = None
@@ -103,11 +106,13 @@ def conflicts(
         save: Whether the quantized component is to be saved and loaded again.
     """
     found = []
+    names = _names(scheme)
     for rule in rules():
         met = (
-            re.fullmatch(rule.schemes, scheme) is not None
+            any(re.fullmatch(rule.schemes, name) for name in names)
             and (rule.devices is None or device_kind in rule.devices)
             and (rule.capability_below is None or _below(capability, rule.capability_below))
+            and (rule.capability_from is None or _reaches(capability, rule.capability_from))
             and (rule.compute_dtypes is None or compute_dtype in rule.compute_dtypes)
             and _matches(rule.components, component)
             and _matches(rule.offload, offload)
@@ -146,6 +151,22 @@ def read_rules(text: str, origin: str) -> tuple[Rule, ...]:
 
 def _below(capability: tuple[int, int] | None, bound: tuple[int, int]) -> bool:
     return capability is not None and capability < bound
+
+
+def _reaches(capability: tuple[int, int] | None, bound: tuple[int, int]) -> bool:
+    return capability is not None and capability >= bound
+
+
+def _names(scheme: str) -> tuple[str, ...]:
+    """What rules may call ``scheme``: a checkpoint is one of its kind, and weights of that kind."""
+    parsed = Scheme.parse(scheme)
+    if parsed.backend != CHECKPOINT:
+        return (scheme,)
+    try:
+        kind = read_quantized_folder(parsed.precision).kind
+    except InputError:  # told where it is named
+        return (scheme,)
+    return (f"{CHECKPOINT}:{kind}", kind)
 
 
 def _matches(pattern: str | None, value: str | None) -> bool:

@@ -109,7 +109,11 @@ def layer_groups(
             name = MODULATION if path in calls.per_image else FINAL
         members.setdefault(name, []).append(path)
     weights = {path: layer.weight.numel() for path, layer in linears(module).items()}
-    eligible = {scheme: _eligible(module, scheme) for scheme in schemes if scheme != NONE}
+    eligible = {
+        scheme: _eligible(module, scheme)
+        for scheme in schemes
+        if scheme != NONE and Scheme.parse(scheme).excludes
+    }
     return tuple(
         LayerGroup(
             name=name,

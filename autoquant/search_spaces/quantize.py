@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ from autoquant.search_spaces.backends import backend
 from autoquant.search_spaces.backends.base import Recipe
 from autoquant.search_spaces.exclusions import require_known, without_excluded
 from autoquant.search_spaces.fuse import fuse_qkv, fused_skeleton, unfused_paths
-from autoquant.search_spaces.linears import linears
+from autoquant.search_spaces.linears import dtype_sensitive, linears
 from autoquant.search_spaces.scheme import NONE, Choice, Scheme
 
 if TYPE_CHECKING:
@@ -55,6 +55,8 @@ def layers_to_quantize(module: nn.Module, choice: Choice) -> tuple[str, ...]:
     scheme = Scheme.parse(choice.scheme)
     if scheme.from_file and choice.fuse_qkv:
         raise InputError(f"{scheme} cannot be combined with fuse_qkv: its layers come quantized.")
+    if choice.exclusions and not scheme.excludes:
+        raise InputError(f"{scheme} cannot be combined with exclusions: its layers come quantized.")
     if not scheme.quantizes:
         return ()
     eligible = backend(scheme.backend).quantizable_layers(target, scheme.precision)
@@ -93,8 +95,9 @@ def apply_choice(module: nn.Module, choice: Choice, compute_dtype: torch.dtype) 
         recipe = _recipe(choice)
         kept = {} if recipe.brings_weights else _untouched(module, layers)
         reported = getattr(module, "dtype", None)
+        weights = {path: _elements(module.get_submodule(path)) for path in layers}
         recipe.function(module, layers, **recipe.arguments)
-        _verify(module, layers, kept, choice.scheme, compute_dtype)
+        _verify(module, weights, kept, choice.scheme, compute_dtype)
         if recipe.brings_weights:
             _require_plain_rest(module, layers, choice.scheme, compute_dtype)
         _require_same_dtype(module, reported, choice.scheme)
@@ -125,7 +128,7 @@ def _untouched(module: nn.Module, layers: Iterable[str]) -> _Kept:
 
 def _verify(
     module: nn.Module,
-    layers: tuple[str, ...],
+    layers: Mapping[str, int],
     kept: _Kept,
     scheme: str,
     compute_dtype: torch.dtype,
@@ -135,8 +138,8 @@ def _verify(
     after = dict(module.named_modules())
     missed = [
         path
-        for path in layers
-        if weight_bytes(after[path]) >= _elements(after[path]) * compute_dtype.itemsize
+        for path, weights in layers.items()
+        if weight_bytes(after[path]) >= weights * compute_dtype.itemsize
     ]
     if missed:
         raise QuantizationMismatch(
@@ -158,13 +161,27 @@ def _verify(
 def _require_plain_rest(
     module: nn.Module, layers: tuple[str, ...], scheme: str, compute_dtype: torch.dtype
 ) -> None:
-    """What a file brought beside ``layers`` is in the compute dtype, and complete."""
-    chosen = set(layers)
+    """What a file brought beside ``layers`` is in the compute dtype, and complete.
+
+    A class may ask its loader to keep some layers in float32, as T5 does.
+    """
+    import torch
+
+    from autoquant.storage import owned_tensors
+
+    spared = {*layers, *dtype_sensitive(module).layers}
     strange = [
         path
         for path, layer in linears(module).items()
-        if path not in chosen and layer.weight.dtype != compute_dtype
-    ] + [name for name, weight in module.named_parameters() if weight.is_meta]
+        if path not in layers
+        and layer.weight.dtype != compute_dtype
+        and not (path in spared and layer.weight.dtype == torch.float32)
+    ] + [
+        name
+        for name, weight in module.named_parameters()
+        # quanto's wrappers say meta of tensors that are there.
+        if any(tensor.is_meta for tensor in owned_tensors(weight))
+    ]
     if strange:
         raise QuantizationMismatch(
             f"{scheme} left {len(strange)} weights that are not in {compute_dtype}: "

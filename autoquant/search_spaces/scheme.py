@@ -11,6 +11,7 @@ from autoquant.errors import InputError
 
 NONE = "none"
 GGUF_FILE = "gguf-file"
+CHECKPOINT = "checkpoint"
 
 # Q4_K_S, IQ4_XS … in the name of a file; elsewhere the first number.
 _BITS_OF_FILE = re.compile(r"(?<![A-Za-z])I?Q(\d)")
@@ -49,12 +50,19 @@ class Scheme(BaseModel):
 
     @property
     def from_file(self) -> bool:
-        """Whether the weights come quantized from a file, whose path is the precision."""
-        return self.backend == GGUF_FILE
+        """Whether the weights come quantized from a file or folder, whose path is the precision."""
+        return self.backend in {GGUF_FILE, CHECKPOINT}
+
+    @property
+    def excludes(self) -> bool:
+        """Whether layers can be left out; what a checkpoint has quantized stays so."""
+        return self.backend != CHECKPOINT
 
     @property
     def width(self) -> int | None:
         """Bits of a weight as the name says, scales not counted; None if it does not say."""
+        if self.backend == CHECKPOINT:
+            return None
         found = (
             _BITS_OF_FILE.search(PurePath(self.precision).name)
             if self.from_file
@@ -64,8 +72,11 @@ class Scheme(BaseModel):
 
     @property
     def short(self) -> str:
-        """The scheme, with the name of a file instead of its path."""
-        return f"{self.backend}:{PurePath(self.precision).name}" if self.from_file else str(self)
+        """The scheme, with the name of a file instead of its path, and of a folder its last two."""
+        if not self.from_file:
+            return str(self)
+        parts = PurePath(self.precision).parts[-2 if self.backend == CHECKPOINT else -1 :]
+        return f"{self.backend}:{'/'.join(parts)}"
 
     def __str__(self) -> str:
         return f"{self.backend}:{self.precision}" if self.quantizes else NONE

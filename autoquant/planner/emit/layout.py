@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoquant.errors import PlanFormatError, UnsupportedPipeline
-from autoquant.planner.gguf_files import require_gguf_files
+from autoquant.planner.checkpoints import require_stored_weights
 from autoquant.planner.source import (
     PipelineSource,
     find_source,
@@ -79,7 +79,7 @@ def read_layout(plan: Plan, source: str | None = None) -> Layout:
         InputError: The pipeline cannot be found, or an exclusion is no path of it.
         PlanFormatError: The plan names a component or class that the pipeline does not have.
     """
-    require_gguf_files(part.scheme for part in plan.components.values())
+    require_stored_weights(part.scheme for part in plan.components.values())
     named = plan.pipeline.as_source() if source is None else find_source(source)
     directory = local_directory(named, download=False)
     index = read_model_index(directory)

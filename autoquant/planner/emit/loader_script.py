@@ -155,7 +155,7 @@ def _load_function(
         "    components = {}",
     ]
     for name, part in changed.items():
-        lines += _component_lines(name, part, component_classes[name][1], runtime)
+        lines += _component_lines(name, part, component_classes[name], runtime)
     lines += [
         "",
         "    pipeline = DiffusionPipeline.from_pretrained(",
@@ -182,15 +182,21 @@ def _lever_lines(runtime: Runtime) -> Iterator[str]:
 
 
 def _component_lines(
-    name: str, part: PlannedComponent, class_name: str, runtime: Runtime
+    name: str, part: PlannedComponent, component_class: tuple[str, str], runtime: Runtime
 ) -> Iterator[str]:
+    library, class_name = component_class[0].partition(".")[0], component_class[1]
     yield ""
     if part.why:
         yield _comment(part.why, indent="    ")
     if brings_weights(part.choice):
         yield '    with torch.device("meta"):'
-        yield f"        config = {class_name}.load_config(source, subfolder={name!r})"
-        yield f"        module = {class_name}.from_config(config).to(DTYPE)"
+        if library == "transformers":
+            kind = f"{class_name}.config_class"
+            yield f"        config = {kind}.from_pretrained(source, subfolder={name!r})"
+            yield f"        module = {class_name}(config).to(DTYPE)"
+        else:
+            yield f"        config = {class_name}.load_config(source, subfolder={name!r})"
+            yield f"        module = {class_name}.from_config(config).to(DTYPE)"
     else:
         yield f"    module = {class_name}.from_pretrained("
         yield f"        source, subfolder={name!r}, dtype=DTYPE, **OPTIONS"

@@ -6,6 +6,7 @@ from autoquant.errors import BackendUnavailable
 from autoquant.registry import Registry
 from autoquant.search_spaces.backends.base import Backend, Recipe
 from autoquant.search_spaces.backends.bitsandbytes import Bitsandbytes
+from autoquant.search_spaces.backends.checkpoint import Checkpoint
 from autoquant.search_spaces.backends.gguf import Gguf
 from autoquant.search_spaces.backends.gguf_file import GgufFile
 from autoquant.search_spaces.backends.layerwise import Layerwise
@@ -22,7 +23,9 @@ ENTRY_POINTS = "autoquant.backends"
 _REGISTRY: Registry[Backend] = Registry(
     kind="backend",
     entry_points=ENTRY_POINTS,
-    built_in=(Bitsandbytes, Torchao, Quanto, Gguf, GgufFile, Sdnq, Modelopt, Layerwise),
+    built_in=(
+        *(Bitsandbytes, Torchao, Quanto, Gguf, GgufFile, Checkpoint, Sdnq, Modelopt, Layerwise),
+    ),
     error=BackendUnavailable,
 )
 

@@ -42,6 +42,7 @@ def test_built_in_backends_are_known():
         "quanto",
         "gguf",
         "gguf-file",
+        "checkpoint",
         "sdnq",
         "modelopt",
         "layerwise",
