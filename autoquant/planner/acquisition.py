@@ -22,15 +22,9 @@ _AS_GOOD = 0.01
 
 def probability_feasible(forecast: Forecast, budget: Budget) -> Floats:
     """Probability that each candidate keeps every limit but the one on the loss."""
-    limits = (
-        (budget.vram_gb, forecast.peak_gb, forecast.peak_gb_sd),
-        (budget.latency_s, forecast.latency_s, forecast.latency_s_sd),
-        (budget.load_peak_gb, forecast.load_peak_gb, forecast.load_peak_gb_sd),
-    )
     probability = np.ones(len(forecast.peak_gb))
-    for limit, mean, sd in limits:
-        if limit is not None:
-            probability = probability * ndtr((limit - mean) / np.maximum(sd, 1e-12))
+    for limit, mean, sd in forecast.limited(budget):
+        probability = probability * ndtr((limit - mean) / np.maximum(sd, 1e-12))
     return probability
 
 

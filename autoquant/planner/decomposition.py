@@ -103,7 +103,13 @@ class Decomposition:
         if reference.measured is None:
             return None
         trials = [_in_session(trial, self._calls_per_session) for trial in finished.values()]
-        predictor = Predictor(self._priors, reference.measured, trials, self._estimates)
+        predictor = Predictor(
+            self._priors,
+            reference.measured,
+            trials,
+            self._estimates,
+            with_ram=self._budget.ram_gb is not None,
+        )
         self._predictor = predictor
         rows = self._unmeasured(predictor, trials)
         forecast = predictor.forecast(rows)

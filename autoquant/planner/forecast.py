@@ -8,7 +8,7 @@ learned.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,7 @@ from autoquant.planner.budget import Budget
 from autoquant.planner.effects import Effects, Floats
 from autoquant.planner.measurement import Estimate, Measured, Prediction, Trial
 from autoquant.planner.priors import Priors
+from autoquant.planner.ram_forecast import RamPredictor
 
 _POWERS = (1.0, 1.5, 2.0, 3.0, 5.0)
 
@@ -49,6 +50,7 @@ class Forecast:
         peak_gb: Most memory in a call, in GiB.
         latency_s: Wall seconds of a call.
         load_peak_gb: Most memory while loading, in GiB.
+        ram_gb: Most host memory while loading and calling, in GiB, if it is wanted.
     """
 
     log_loss: Floats
@@ -60,18 +62,26 @@ class Forecast:
     latency_s_sd: Floats
     load_peak_gb: Floats
     load_peak_gb_sd: Floats
+    ram_gb: Floats | None = None
+    ram_gb_sd: Floats | None = None
+
+    def limited(self, budget: Budget) -> Iterator[tuple[float, Floats, Floats]]:
+        """Each limit on memory and latency, with the mean and the deviation of what it limits."""
+        limits = (
+            (budget.vram_gb, self.peak_gb, self.peak_gb_sd),
+            (budget.latency_s, self.latency_s, self.latency_s_sd),
+            (budget.load_peak_gb, self.load_peak_gb, self.load_peak_gb_sd),
+            (budget.ram_gb, self.ram_gb, self.ram_gb_sd),
+        )
+        for limit, mean, sd in limits:
+            if limit is not None and mean is not None and sd is not None:
+                yield limit, mean, sd
 
     def missed_share(self, budget: Budget) -> Floats:
         """Sum of the shares by which the means miss the limits on memory and latency."""
-        limits = (
-            (budget.vram_gb, self.peak_gb),
-            (budget.latency_s, self.latency_s),
-            (budget.load_peak_gb, self.load_peak_gb),
-        )
         missed = np.zeros(len(self.peak_gb))
-        for limit, mean in limits:
-            if limit is not None:
-                missed += np.maximum(0.0, mean / limit - 1)
+        for limit, mean, _ in self.limited(budget):
+            missed += np.maximum(0.0, mean / limit - 1)
         return missed
 
     def at(self, row: int) -> Prediction:
@@ -95,6 +105,7 @@ class Predictor:
         reference: The measurement of the candidate that changes nothing.
         trials: What was measured; those that are not of the space are left out.
         estimates: What cheaper measurements say of choices alone.
+        with_ram: Whether host memory is predicted too.
     """
 
     def __init__(
@@ -103,6 +114,8 @@ class Predictor:
         reference: Measured,
         trials: Sequence[Trial],
         estimates: Sequence[Estimate] = (),
+        *,
+        with_ram: bool = False,
     ) -> None:
         self._estimates = estimates
         self._priors = priors
@@ -119,6 +132,9 @@ class Predictor:
         self._activations = self._fit_activations()
         self._seconds_noise, self._seconds = self._fit_seconds()
         self._load_peak = self._fit_load_peak()
+        self._ram = None
+        if with_ram and reference.ram_gb is not None:
+            self._ram = RamPredictor(priors, reference, self._held, self._indices, self._measured)
         self.power, self._loss = self._fit_loss()
         self._off = _spreads_off(trials, self._floor)
 
@@ -134,6 +150,7 @@ class Predictor:
         latency = reference.latency_s.median
         active_sd = np.hypot(active_sd, self._unseen_together(indices))
         peak_sd = np.hypot(np.hypot(active_sd, _ACTIVATION_NOISE) * base, held_sd)
+        ram, ram_sd = (None, None) if self._ram is None else self._ram.predict(indices)
         return Forecast(
             log_loss=np.maximum(log_loss, np.log(self._least_loss)),
             log_loss_sd=np.hypot(log_loss_sd, self._unexplained(self._loss, indices))
@@ -145,6 +162,8 @@ class Predictor:
             latency_s_sd=latency * np.hypot(seconds_sd, self._seconds_noise) * self._off["latency"],
             load_peak_gb=reference.load_peak_gb * (1 + loading),
             load_peak_gb_sd=reference.load_peak_gb * np.hypot(loading_sd, _ACTIVATION_NOISE),
+            ram_gb=ram,
+            ram_gb_sd=ram_sd,
         )
 
     def option_merits(self, axis: int) -> Floats:

@@ -21,6 +21,9 @@ _LEVERS = {
 _ACTIVATIONS = Spread(
     {"scheme": 0.1, "width": 0.05, "exclusions": 0.05, "fuse_qkv": 0.1, **_LEVERS}, own=0.03
 )
+_RAM = Spread(
+    {"scheme": 0.1, "width": 0.05, "exclusions": 0.02, "fuse_qkv": 0.02, **_LEVERS}, own=0.03
+)
 _SECONDS = Spread(
     {"scheme": 0.3, "width": 0.15, "exclusions": 0.05, "fuse_qkv": 0.05, **_LEVERS},
     own=0.02,
@@ -47,6 +50,7 @@ class Priors:
         self._zero = [np.zeros(len(axis.options)) for axis in axes]
         pairs = list(zip(axes, self._changes, strict=True))
         self._activations = [prior_covariance(axis, _ACTIVATIONS, on) for axis, on in pairs]
+        self._ram = [prior_covariance(axis, _RAM, on) for axis, on in pairs]
         self._seconds = [prior_covariance(axis, _SECONDS, on) for axis, on in pairs]
         self._weights = [prior_covariance(axis, _WEIGHTS, axis.damages) for axis in axes]
         self._losses = [prior_covariance(axis, _LOSS, axis.damages) for axis in axes]
@@ -64,6 +68,10 @@ class Priors:
     def activations(self) -> Effects:
         """What options add to the activations; also to the peak while loading."""
         return Effects(self._zero, self._activations, self._changes)
+
+    def ram(self) -> Effects:
+        """What options add to the host memory, beside the weights that lie there."""
+        return Effects(self._zero, self._ram, self._changes)
 
     def seconds(self) -> Effects:
         """What options add to a call's seconds."""

@@ -22,6 +22,8 @@ def measured(
     load_peak_gb: float = 1.0,
     component_gb: dict[str, float] | None = None,
     quantized_layers: dict[str, int] | None = None,
+    ram_gb: float | None = None,
+    counter: str = "cpu.tracked_tensors",
 ) -> Measured:
     values = tuple(per_image if per_image is not None else (loss, loss, loss, loss))
     return Measured(
@@ -29,7 +31,8 @@ def measured(
         component_gb=component_gb or {"transformer": peak_gb / 4, "text_encoder": peak_gb / 4},
         load_peak_gb=load_peak_gb,
         peak_gb=peak_gb,
-        counter="cpu.tracked_tensors",
+        counter=counter,
+        ram_gb=ram_gb,
         latency_s=LatencySummary(
             median=latency_s, low=latency_s - spread_s, high=latency_s + spread_s, runs=4
         ),
