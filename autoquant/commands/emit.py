@@ -100,12 +100,13 @@ def _list(plan: Plan | None, source: str | None, *, as_json: bool) -> None:
     ]
     if plan is not None:
         from autoquant.console.quiet import quiet_libraries
+        from autoquant.planner.emit.base import verdict_on
         from autoquant.planner.emit.layout import read_layout
 
         quiet_libraries()
         layout = read_layout(plan, source)
         for entry, each in zip(entries, emitters().values(), strict=True):
-            entry.update(_verdict_entries(each.carries(plan, layout)))
+            entry.update(_verdict_entries(verdict_on(plan, layout, each)))
     if as_json:
         typer.echo(json.dumps(entries, indent=2))
         return

@@ -15,7 +15,7 @@ from autoquant.planner.levers import pull_levers
 from autoquant.planner.loading import ComponentLoader
 from autoquant.planner.phases import announce
 from autoquant.search_spaces.fuse import without_weights
-from autoquant.search_spaces.quantize import apply_choice, brings_weights
+from autoquant.search_spaces.quantize import QuantizedLayers, apply_choice, brings_weights
 from autoquant.search_spaces.scheme import Choice
 from autoquant.storage import held_bytes
 
@@ -28,7 +28,7 @@ class BuiltPipeline:
         pipeline: The diffusers pipeline.
         modules: Its torch modules by component name.
         runtime: The levers that were pulled, and the one for compiling.
-        quantized_layers: Paths of the quantized layers by component name.
+        quantized: The quantized layers by component name, of those that were changed.
         load_peak_bytes: Most bytes on the device while it was made.
         weight_bytes: Bytes of all distinct storages, before any were offloaded.
         component_bytes: The same for each component.
@@ -37,7 +37,7 @@ class BuiltPipeline:
     pipeline: Any
     modules: Mapping[str, torch.nn.Module]
     runtime: Runtime
-    quantized_layers: Mapping[str, tuple[str, ...]]
+    quantized: Mapping[str, QuantizedLayers]
     load_peak_bytes: int
     weight_bytes: int
     component_bytes: Mapping[str, int]
@@ -57,7 +57,7 @@ def build_pipeline(
     # Weights that are offloaded arrive on the device when the pipeline is called.
     home = device if runtime.offload == "none" else torch.device("cpu")
     modules: dict[str, torch.nn.Module] = {}
-    quantized: dict[str, tuple[str, ...]] = {}
+    quantized: dict[str, QuantizedLayers] = {}
     with on_device(device), counter_for(device).watch() as reading:
         for name in loader.sizes:
             choice = candidate.components.get(name, Choice())
@@ -67,7 +67,7 @@ def build_pipeline(
                 module = loader.load(name, dtype)
                 reading.hold(module)
             if choice != Choice():
-                quantized[name] = apply_choice(module, choice, dtype).layers
+                quantized[name] = apply_choice(module, choice, dtype)
             if brings_weights(choice):
                 reading.hold(module)
             modules[name] = module.to(home)
@@ -80,7 +80,7 @@ def build_pipeline(
         pipeline=pipeline,
         modules=modules,
         runtime=runtime,
-        quantized_layers=quantized,
+        quantized=quantized,
         load_peak_bytes=reading.peak_bytes,
         weight_bytes=weight_bytes,
         component_bytes=component_bytes,

@@ -85,13 +85,16 @@ class Candidate(BaseModel):
 def choice_label(choice: Choice) -> str:
     """One phrase for one component's choice."""
     words = [Scheme.parse(choice.scheme).short if choice.scheme != NONE else "unquantized"]
+    for override in choice.overrides:
+        precision = Scheme.parse(override.scheme).precision
+        words.append(f"({_abbreviated(override.layers, 'modules')} in {precision})")
     if choice.exclusions:
-        words.append(f"(keeps {_abbreviated(choice.exclusions)})")
+        words.append(f"(keeps {_abbreviated(choice.exclusions, 'sensitive modules')})")
     if choice.fuse_qkv:
         words.append("+ fused QKV")
     return " ".join(words)
 
 
-def _abbreviated(paths: tuple[str, ...]) -> str:
+def _abbreviated(paths: tuple[str, ...], kind: str) -> str:
     names = ", ".join(paths)
-    return names if len(names) <= _LONGEST_NAMES else f"{len(paths)} sensitive modules"
+    return names if len(names) <= _LONGEST_NAMES else f"{len(paths)} {kind}"

@@ -44,6 +44,7 @@ def deliver(planned: Planned, directory: Path) -> None:
             name: (facts.library, facts.class_name) for name, facts in planned.components.items()
         },
         kept_layers={name: facts.kept_layers for name, facts in planned.components.items()},
+        overridden={name: facts.overridden for name, facts in planned.components.items()},
     )
     shutil.copytree(planned.reference_images, directory / "images" / "reference")
     shutil.copytree(planned.images, directory / "images" / "planned")

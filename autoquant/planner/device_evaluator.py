@@ -31,6 +31,7 @@ from autoquant.planner.references import Reference, make_reference
 from autoquant.planner.timed_workload import Drawn, draw_timed, draw_workload
 from autoquant.planner.workload import Workload
 from autoquant.search_spaces.layer_groups import Calls, watch_calls
+from autoquant.search_spaces.quantize import QuantizedLayers
 
 
 class DeviceEvaluator:
@@ -139,7 +140,7 @@ class DeviceEvaluator:
         check_images(drawn.images, reference.prompts, reference.images)
         save_png(drawn.images, self._image_root / candidate.digest)
         components = {
-            name: _facts(module, built.quantized_layers.get(name, ()))
+            name: _facts(module, built.quantized.get(name))
             for name, module in built.modules.items()
         }
         measured = self._measured(built, drawn, reference)
@@ -165,7 +166,7 @@ class DeviceEvaluator:
             metric=self._deciding_metric,
             metric_identity=self._metrics[self._deciding_metric].identity,
             noise_floor=floor,
-            quantized_layers={name: len(paths) for name, paths in built.quantized_layers.items()},
+            quantized_layers={name: len(done.layers) for name, done in built.quantized.items()},
         )
 
 
@@ -190,13 +191,15 @@ def _home(model_class: type[torch.nn.Module]) -> str:
     return library if public else model_class.__module__
 
 
-def _facts(module: torch.nn.Module, quantized_layers: tuple[str, ...]) -> ComponentFacts:
+def _facts(module: torch.nn.Module, quantized: QuantizedLayers | None) -> ComponentFacts:
+    done = set(quantized.layers) if quantized else set()
     return ComponentFacts(
         library=_home(type(module)),
         class_name=type(module).__name__,
         kept_layers=tuple(
             path
             for path, layer in module.named_modules()
-            if isinstance(layer, torch.nn.Linear) and path not in quantized_layers
+            if isinstance(layer, torch.nn.Linear) and path not in done
         ),
+        overridden=dict(quantized.overridden) if quantized else {},
     )

@@ -98,13 +98,21 @@ def _compile_share(measured: Measured, calls_per_session: float | None) -> float
 
 
 class ComponentFacts(BaseModel):
-    """What a loader needs of one component: its class, and the Linear modules left as is."""
+    """What a loader needs of one component.
+
+    Attributes:
+        library: Where its class can be imported from.
+        class_name: The class.
+        kept_layers: The Linear modules that are left as they are.
+        overridden: Layers of another scheme than the component's, by scheme.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     library: str
     class_name: str
     kept_layers: tuple[str, ...]
+    overridden: dict[str, tuple[str, ...]] = {}
 
 
 class Answer(BaseModel):

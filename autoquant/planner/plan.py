@@ -72,7 +72,7 @@ class PlannedComponent(Choice):
     @property
     def choice(self) -> Choice:
         """The choice alone."""
-        return Choice(scheme=self.scheme, exclusions=self.exclusions, fuse_qkv=self.fuse_qkv)
+        return Choice(**{name: getattr(self, name) for name in Choice.model_fields})
 
 
 class ReferenceCost(_Part):
@@ -193,7 +193,8 @@ class Plan(_Part):
         for name, component in self.components.items():
             if not _IDENTIFIER.fullmatch(name):
                 raise ValueError(f"{name!r} is no component name")
-            for path in component.exclusions:
+            overridden = (path for it in component.overrides for path in it.layers)
+            for path in (*component.exclusions, *overridden):
                 if not _MODULE_PATH.fullmatch(path):
                     raise ValueError(f"{path!r} is no module path inside {name}")
         return self

@@ -22,11 +22,11 @@ def without_excluded(paths: Iterable[str], exclusions: Sequence[str]) -> tuple[s
     return tuple(path for path in paths if roots.isdisjoint(_with_ancestors(path)))
 
 
-def require_known(exclusions: Iterable[str], known: Iterable[str]) -> None:
-    """Check that every exclusion is a path of the module.
+def require_known(exclusions: Iterable[str], known: Iterable[str], kind: str = "exclusion") -> None:
+    """Check that every exclusion, or whatever ``kind`` of path, is a path of the module.
 
     Raises:
-        InputError: An exclusion is in ``known`` neither; names it and the closest known paths.
+        InputError: One is not in ``known``; names it and the closest known paths.
     """
     paths = set(known)
     for exclusion in exclusions:
@@ -34,8 +34,8 @@ def require_known(exclusions: Iterable[str], known: Iterable[str]) -> None:
             closest = difflib.get_close_matches(exclusion, sorted(paths), n=3, cutoff=0.4)
             hint = f"closest: {', '.join(closest)}" if closest else "no path is close to it"
             raise InputError(
-                f"The exclusion {exclusion!r} is not a module path of this component ({hint}). "
-                "Exclusions are exact paths as named_modules() lists them, not patterns."
+                f"The {kind} {exclusion!r} is not a module path of this component ({hint}). "
+                f"{kind.capitalize()}s are exact paths as named_modules() lists them, not patterns."
             )
 
 

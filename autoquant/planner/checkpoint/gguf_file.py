@@ -64,6 +64,8 @@ def write_gguf(
 ) -> GgufFile:
     """Quantize the transformer as planned and write it as ``transformer-TYPE.gguf``.
 
+    Where layers have different types, ``-mixed`` follows the one that most have.
+
     Args:
         plan: What to carry out; its transformer must be planned as ``gguf:…``.
         directory: Where the file goes, put in place once it was read back.
@@ -98,7 +100,8 @@ def write_gguf(
             )
         apply_choice(module, part.choice, dtype)
         tensors = _single_file({name: _stored(t) for name, t in module.state_dict().items()})
-        path = output.partial / f"{COMPONENT}-{scheme.precision}.gguf"
+        mixed = "-mixed" if part.overrides else ""
+        path = output.partial / f"{COMPONENT}-{scheme.precision}{mixed}.gguf"
         _write(path, tensors, plan)
         counts = _read_back(path, tensors)
         written = directory / path.name

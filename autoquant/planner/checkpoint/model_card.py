@@ -81,7 +81,8 @@ def _components(plan: Plan) -> Iterator[str]:
     for name, part in plan.components.items():
         count = plan.measured.quantized_layers.get(name, 0)
         kept = ", ".join(f"`{path}`" for path in part.exclusions) or "–"
-        yield f"| {name} | {choice_label(part.choice).partition(' (')[0]} | {count} | {kept} |"
+        stored = choice_label(part.choice.model_copy(update={"exclusions": ()}))
+        yield f"| {name} | {stored} | {count} | {kept} |"
     yield ""
     yield f"Everything else is {plan.runtime.compute_dtype}."
 

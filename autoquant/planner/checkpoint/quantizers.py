@@ -68,14 +68,15 @@ def attach_quantizer(module: torch.nn.Module, config: LoadTimeConfig) -> None:
 def _config(
     component: ComponentLayout, choice: Choice, compute_dtype: str, device_type: str
 ) -> LoadTimeConfig | str:
-    unsaveable = conflicts(
-        choice.scheme,
-        device_type,
-        component=f"{component.library}.{component.class_name}",
-        save=True,
-    )
-    if unsaveable:
-        return unsaveable[0].reason
+    for scheme in choice.schemes:
+        unsaveable = conflicts(
+            scheme,
+            device_type,
+            component=f"{component.library}.{component.class_name}",
+            save=True,
+        )
+        if unsaveable:
+            return unsaveable[0].reason
     if choice.fuse_qkv:
         return "fused projections are not saved: loading builds the model unfused"
     is_bitsandbytes = Scheme.parse(choice.scheme).backend == "bitsandbytes"

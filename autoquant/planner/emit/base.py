@@ -35,7 +35,11 @@ class Verdict:
 
 
 class Emitter(Protocol):
-    """Writes plans for one tool. Neither member loads weights or touches the disk."""
+    """Writes plans for one tool. Neither member loads weights or touches the disk.
+
+    One that looks at ``overrides`` of components has ``heeds_overrides = True`` beside this; to
+    others, plans that have any are not given at all.
+    """
 
     @property
     def name(self) -> str:
@@ -56,6 +60,17 @@ class Emitter(Protocol):
 
     def next_step(self, files: Mapping[str, str]) -> str:
         """What to type or do with the files, in one line."""
+
+
+def verdict_on(plan: Plan, layout: Layout, emitter: Emitter) -> Verdict:
+    """What ``emitter`` can carry, where it is known to look at all that the plan says."""
+    mixed = [name for name, part in plan.components.items() if part.overrides]
+    if mixed and not getattr(emitter, "heeds_overrides", False):
+        return impossible(
+            f"{emitter.name} does not look at layers that get another precision than the rest, as "
+            f"some of {' and '.join(mixed)} do"
+        )
+    return emitter.carries(plan, layout)
 
 
 def impossible(reason: str) -> Verdict:

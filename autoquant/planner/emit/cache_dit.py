@@ -34,6 +34,7 @@ class CacheDit:
     """torchao, component by component, with exclusions."""
 
     name = "cache-dit"
+    heeds_overrides = True
     summary = "cache-dit YAML; full for torchao, partial for other backends of 8 or 4 bits"
 
     def carries(self, plan: Plan, layout: Layout) -> Verdict:

@@ -75,6 +75,7 @@ class ComfyUi:
     """float8 by a plain cast while loading, or GGUF files."""
 
     name = "comfyui"
+    heeds_overrides = True
     summary = (
         "ComfyUI API workflow; partial for 8 bits (as a float8 cast) and GGUF files, impossible "
         "for 4 and 2 bits of other backends"
@@ -117,7 +118,8 @@ class ComfyUi:
 
 
 def _shares(plan: Plan, layout: Layout) -> Shares[str]:
-    return divide(plan, layout, _translate)
+    # The file that is loaded says the format of every tensor.
+    return divide(plan, layout, _translate, mixed=("gguf",))
 
 
 def _translate(
@@ -125,9 +127,8 @@ def _translate(
 ) -> Taken[str] | Refusal:
     scheme = Scheme.parse(part.scheme)
     if scheme.backend == "gguf":
-        return Taken(
-            part.scheme, (f"{name}: the GGUF file decides which layers are {scheme.precision}",)
-        )
+        formats = " and ".join(Scheme.parse(each).precision for each in part.choice.schemes)
+        return Taken(part.scheme, (f"{name}: the GGUF file decides which layers are {formats}",))
     found = equivalent(part.scheme, _EXACT, _BY_WIDTH)
     if found is None:
         return Refusal(f"ComfyUI has no {part.scheme} and casts to float8 at least")

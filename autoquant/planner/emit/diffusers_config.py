@@ -33,6 +33,7 @@ class DiffusersConfig:
     """Load-time quantization by diffusers and transformers themselves."""
 
     name = "diffusers-config"
+    heeds_overrides = True
     summary = (
         "PipelineQuantizationConfig as Python and JSON; full or partial for bitsandbytes, torchao, "
         "quanto and SDNQ, impossible for other backends and for fused projections"

@@ -17,6 +17,7 @@ class DiffusersScript:
     """Python that quantizes with the functions that measured; needs no autoquant."""
 
     name = "diffusers"
+    heeds_overrides = True
     summary = "loader script in plain diffusers; carries every plan in full"
 
     def carries(self, plan: Plan, layout: Layout) -> Verdict:
@@ -34,6 +35,7 @@ class DiffusersScript:
                     for name, component in layout.components.items()
                 },
                 {name: component.kept for name, component in layout.components.items()},
+                {name: component.overridden for name, component in layout.components.items()},
             )
         }
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from autoquant.errors import InputError
 from autoquant.files import write_text
-from autoquant.planner.emit.base import Verdict
+from autoquant.planner.emit.base import Verdict, verdict_on
 from autoquant.planner.emit.layout import read_layout
 from autoquant.planner.emit.registry import emitter
 from autoquant.planner.output import OutputDirectory
@@ -64,7 +64,7 @@ def emit_plan(
         require_same_versions(plan)
     with OutputDirectory(directory, overwrite=overwrite) as output:
         layout = read_layout(plan, source)
-        verdict = chosen.carries(plan, layout)
+        verdict = verdict_on(plan, layout, chosen)
         if verdict.impossible is not None:
             raise InputError(f"{chosen.name} cannot carry this plan: {verdict.impossible}")
         files = chosen.files(plan, layout)

@@ -35,6 +35,7 @@ class ComponentLayout:
         quantized: Exact paths of the Linear modules that the plan quantizes, fused names where it
             fuses, in module order.
         kept: The other Linear modules.
+        overridden: Those of the quantized ones that have another scheme than the rest, by scheme.
         kept_in_float32: Names that the class asks loaders to leave alone, whatever a config says.
         first_layer: Path of the module with the model's first parameter, whose dtype the model
             reports, and whether it has a bias.
@@ -45,6 +46,7 @@ class ComponentLayout:
     class_name: str
     quantized: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
+    overridden: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     kept_in_float32: tuple[str, ...] = ()
     first_layer: tuple[str, bool] = ("", True)
     without_fusing: ComponentLayout | None = None
@@ -110,19 +112,19 @@ def read_layout(plan: Plan, source: str | None = None) -> Layout:
 def _component_layout(library: str, model: Any, choice: Choice) -> ComponentLayout:
     from autoquant.search_spaces.fuse import fused_skeleton
     from autoquant.search_spaces.linears import linears
-    from autoquant.search_spaces.quantize import layers_to_quantize
+    from autoquant.search_spaces.quantize import layer_schemes, overridden_layers
 
     apart = choice.model_copy(update={"fuse_qkv": False})
-    quantized = layers_to_quantize(model, choice)
+    schemes = layer_schemes(model, choice)
     as_planned = fused_skeleton(model) if choice.fuse_qkv else model
-    chosen = set(quantized)
     first = next(name.rpartition(".")[0] for name, _ in as_planned.named_parameters())
     has_bias = getattr(as_planned.get_submodule(first), "bias", None) is not None
     return ComponentLayout(
         library=library,
         class_name=type(model).__name__,
-        quantized=quantized,
-        kept=tuple(path for path in linears(as_planned) if path not in chosen),
+        quantized=tuple(schemes),
+        kept=tuple(path for path in linears(as_planned) if path not in schemes),
+        overridden=overridden_layers(schemes, choice),
         kept_in_float32=tuple(sorted(getattr(model, "_keep_in_fp32_modules", None) or ())),
         first_layer=(first, has_bias),
         without_fusing=_component_layout(library, model, apart) if choice.fuse_qkv else None,

@@ -6,7 +6,8 @@ The classes are called by name, so that this can be written as Python, as JSON, 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pprint import pformat
 from typing import Any
@@ -30,7 +31,7 @@ class TorchaoType:
     """A configuration class of torchao.quantization and its arguments."""
 
     class_name: str
-    arguments: Mapping[str, Any] = field(default_factory=dict)
+    arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def build(self) -> Any:
         """The object; torchao must be installed."""
@@ -51,6 +52,48 @@ class TorchaoType:
             key: quantization.PerRow() if value == PER_ROW else value
             for key, value in self.arguments.items()
         }
+
+
+@dataclass(frozen=True)
+class TorchaoTypes:
+    """A configuration class for each layer.
+
+    Every layer is named by its weight: a module's name would stand for its bias too, and what is
+    left to a default is quantized wherever transformers finds a Linear.
+
+    Attributes:
+        layers: Exact module paths of the layers of each type.
+    """
+
+    layers: Mapping[TorchaoType, tuple[str, ...]]
+    class_name = "FqnToConfig"
+
+    def build(self) -> Any:
+        """The object; torchao must be installed."""
+        from torchao import quantization
+
+        return quantization.FqnToConfig(
+            OrderedDict(
+                (f"{path}.weight", config)
+                for config, paths in ((kind.build(), paths) for kind, paths in self.layers.items())
+                for path in paths
+            )
+        )
+
+    def as_python(self) -> str:
+        """The expression that builds it after ``from torchao import quantization``."""
+        parts = [
+            "**dict.fromkeys(\n"
+            + textwrap.indent(f"{_list_of_weights(paths)},\n{kind.as_python()},", "    ")
+            + "\n),"
+            for kind, paths in self.layers.items()
+        ]
+        inside = textwrap.indent("\n".join(parts), "    ")
+        return f"quantization.FqnToConfig({{\n{inside}\n}})"
+
+
+def _list_of_weights(paths: Sequence[str]) -> str:
+    return pformat([f"{path}.weight" for path in paths], width=80)
 
 
 PER_ROW = "<PerRow>"
@@ -75,6 +118,10 @@ TORCHAO_TYPES = {
 }
 
 
+# Backends whose load-time config may say another precision for single layers.
+_PER_LAYER = frozenset({"torchao", "sdnq"})
+
+
 @dataclass(frozen=True)
 class LoadTimeConfig:
     """One component's quantization config.
@@ -83,7 +130,7 @@ class LoadTimeConfig:
         library: ``diffusers`` or ``transformers``, where the class is.
         class_name: The class.
         arguments: Its keyword arguments; dtypes by name.
-        quant_type: The torchao configuration, which is its first argument.
+        quant_type: The torchao configuration, or one for each layer; it is the first argument.
         exclusions_key: The argument that lists what is left alone.
         also_kept: Layers that the plan quantizes but this config will leave alone.
     """
@@ -92,7 +139,7 @@ class LoadTimeConfig:
     class_name: str
     arguments: Mapping[str, Any]
     exclusions_key: str
-    quant_type: TorchaoType | None = None
+    quant_type: TorchaoType | TorchaoTypes | None = None
     also_kept: tuple[str, ...] = ()
 
     def build(self) -> Any:
@@ -157,6 +204,11 @@ def load_time_config(
     made = None if maker is None else maker(component, scheme.precision, compute_dtype)
     if made is None:
         return f"{choice.scheme} is no load-time quantization of {component.library}"
+    if choice.overrides and scheme.backend not in _PER_LAYER:
+        return (
+            f"{scheme.backend} has one precision for a whole component there, and the plan gives "
+            f"some layers {', '.join(component.overridden)}"
+        )
     return made
 
 
@@ -185,9 +237,23 @@ def _torchao(
     if precision not in TORCHAO_TYPES:
         return None
     rule = DIFFUSERS_TORCHAO if component.library == "diffusers" else TRANSFORMERS_TORCHAO
-    return _made(
-        component, "TorchAoConfig", {}, "modules_to_not_convert", rule, TORCHAO_TYPES[precision]
-    )
+    kind: TorchaoType | TorchaoTypes = TORCHAO_TYPES[precision]
+    if component.overridden:
+        kind = TorchaoTypes(
+            {
+                TORCHAO_TYPES[each]: paths
+                for each, paths in _layers_by_precision(component, precision).items()
+            }
+        )
+    return _made(component, "TorchAoConfig", {}, "modules_to_not_convert", rule, kind)
+
+
+def _layers_by_precision(component: ComponentLayout, base: str) -> dict[str, tuple[str, ...]]:
+    overridden = {path for paths in component.overridden.values() for path in paths}
+    layers = {base: tuple(path for path in component.quantized if path not in overridden)}
+    for scheme, paths in component.overridden.items():
+        layers[Scheme.parse(scheme).precision] = paths
+    return {precision: paths for precision, paths in layers.items() if paths}
 
 
 def _quanto(
@@ -204,7 +270,9 @@ def _quanto(
 
 def _sdnq(component: ComponentLayout, precision: str, compute_dtype: str) -> LoadTimeConfig | str:
     first, has_bias = component.first_layer
-    if first in component.quantized and (precision.startswith("float8") or not has_bias):
+    overridden = [s for s, paths in component.overridden.items() if first in paths]
+    stored = Scheme.parse(overridden[0]).precision if overridden else precision
+    if first in component.quantized and (stored.startswith("float8") or not has_bias):
         return (
             f"loaded so, the model reports the dtype in which SDNQ stores {first}, and pipelines "
             "cast their latents to it"
@@ -216,6 +284,11 @@ def _sdnq(component: ComponentLayout, precision: str, compute_dtype: str) -> Loa
         "minimum_allowed_channel_size": 1,
         "minimum_allowed_numel": 1,
     }
+    if component.overridden:
+        settings["modules_dtype_dict"] = {
+            Scheme.parse(scheme).precision: [SDNQ.spell(path) for path in paths]
+            for scheme, paths in component.overridden.items()
+        }
     return _made(component, "SDNQConfig", settings, "modules_to_not_convert", SDNQ)
 
 
@@ -225,7 +298,7 @@ def _made(
     settings: Mapping[str, Any],
     exclusions_key: str,
     rule: ExclusionRule,
-    quant_type: TorchaoType | None = None,
+    quant_type: TorchaoType | TorchaoTypes | None = None,
 ) -> LoadTimeConfig:
     spelled = spell_kept_layers(component, rule)
     return LoadTimeConfig(

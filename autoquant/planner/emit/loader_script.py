@@ -13,9 +13,10 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pprint import pformat
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
+from autoquant.errors import PlanFormatError
 from autoquant.planner import levers
 from autoquant.planner.candidate import Runtime
 from autoquant.planner.plan import Plan, PlannedComponent
@@ -32,6 +33,7 @@ def loader_script(
     source: str,
     component_classes: Mapping[str, tuple[str, str]],
     kept_layers: Mapping[str, tuple[str, ...]],
+    overridden: Mapping[str, Mapping[str, tuple[str, ...]]] = MappingProxyType({}),
 ) -> str:
     """The text of the loader script.
 
@@ -40,12 +42,22 @@ def loader_script(
         source: Directory or hub id to load from; a leading ``~`` is expanded when it runs.
         component_classes: Library and class of each component.
         kept_layers: For each quantized component, the Linear modules that stay as they are.
+        overridden: For each component in more than one scheme, its layers by scheme, those of its
+            first one left out.
+
+    Raises:
+        PlanFormatError: A component has overrides that ``overridden`` does not know.
     """
     changed = {name: part for name, part in plan.components.items() if part.choice != Choice()}
+    mixed = {name: overridden.get(name, {}) for name, part in changed.items() if part.overrides}
+    for name, layers in mixed.items():
+        if set(layers) != {override.scheme for override in changed[name].overrides}:
+            raise PlanFormatError(f"It is not known which layers of {name} the overrides are for.")
+    kept = {name: kept_layers.get(name, ()) for name in changed}
     sections = [
         _header(plan),
         _imports({component_classes[name] for name in changed}),
-        _constants(plan, source, {name: kept_layers.get(name, ()) for name in changed}),
+        _constants(plan, source, kept, mixed),
         _load_function(source, changed, component_classes, plan.runtime),
         *_functions(changed, plan.runtime),
         _MAIN,
@@ -103,7 +115,12 @@ def _imports(classes: set[tuple[str, str]]) -> str:
     return "\n".join(lines)
 
 
-def _constants(plan: Plan, source: str, kept_layers: Mapping[str, tuple[str, ...]]) -> str:
+def _constants(
+    plan: Plan,
+    source: str,
+    kept_layers: Mapping[str, tuple[str, ...]],
+    mixed: Mapping[str, Mapping[str, tuple[str, ...]]],
+) -> str:
     workload = plan.workload
     call: dict[str, Any] = {
         "height": workload.height,
@@ -135,6 +152,10 @@ def _constants(plan: Plan, source: str, kept_layers: Mapping[str, tuple[str, ...
     lines.insert(2, f"DTYPE = torch.{plan.runtime.compute_dtype}")
     lines.append("# Linear modules that stay in DTYPE, by component.")
     lines.append(f"KEPT = {_literal(kept)}")
+    if mixed:
+        lines.append("# Layers that get another precision than the rest of their component.")
+        lists = {name: {s: list(p) for s, p in layers.items()} for name, layers in mixed.items()}
+        lines.append(f"OVERRIDDEN = {_literal(lists)}")
     return "\n".join(lines)
 
 
@@ -203,14 +224,30 @@ def _component_lines(
         yield "    ).eval().requires_grad_(False)"
     if part.fuse_qkv:
         yield "    fuse_qkv(module)"
-    scheme = Scheme.parse(part.scheme)
-    if scheme.quantizes:
-        recipe = backend(scheme.backend).recipe(scheme.precision)
-        arguments = "".join(f", {key}={value!r}" for key, value in recipe.arguments.items())
-        yield f"    layers = linear_layers(module, KEPT[{name!r}])"
-        yield f"    {recipe.function.__name__}(module, layers{arguments})"
+    if Scheme.parse(part.scheme).quantizes:
+        yield from _quantizing_lines(name, part.choice)
     home = "device" if runtime.offload == "none" else "'cpu'"
     yield f"    components[{name!r}] = module.to({home})"
+
+
+def _quantizing_lines(name: str, choice: Choice) -> Iterator[str]:
+    kept = f"KEPT[{name!r}]"
+    if not choice.overrides:
+        yield f"    layers = linear_layers(module, {kept})"
+        yield f"    {_call(choice.scheme, 'layers')}"
+        return
+    yield f"    overridden = OVERRIDDEN[{name!r}]"
+    yield f"    layers = linear_layers(module, [*{kept}, *sum(overridden.values(), [])])"
+    yield f"    {_call(choice.scheme, 'layers')}"
+    for override in choice.overrides:
+        yield f"    {_call(override.scheme, f'overridden[{override.scheme!r}]')}"
+
+
+def _call(scheme: str, layers: str) -> str:
+    parsed = Scheme.parse(scheme)
+    recipe = backend(parsed.backend).recipe(parsed.precision)
+    arguments = "".join(f", {key}={value!r}" for key, value in recipe.arguments.items())
+    return f"{recipe.function.__name__}(module, {layers}{arguments})"
 
 
 def _functions(changed: Mapping[str, PlannedComponent], runtime: Runtime) -> Iterator[str]:
@@ -219,10 +256,10 @@ def _functions(changed: Mapping[str, PlannedComponent], runtime: Runtime) -> Ite
     for part in changed.values():
         if part.fuse_qkv:
             functions["fuse_qkv"] = fuse_qkv
-        scheme = Scheme.parse(part.scheme)
-        if scheme.quantizes:
-            function = backend(scheme.backend).recipe(scheme.precision).function
-            functions[function.__name__] = function
+        for scheme in map(Scheme.parse, part.choice.schemes):
+            if scheme.quantizes:
+                function = backend(scheme.backend).recipe(scheme.precision).function
+                functions[function.__name__] = function
     if any(Scheme.parse(part.scheme).quantizes for part in changed.values()):
         yield _LINEAR_LAYERS
     for _, function in sorted(functions.items()):

@@ -41,6 +41,7 @@ class OneTrainer:
     """A dtype per component of the frozen model that is trained on."""
 
     name = "onetrainer"
+    heeds_overrides = True
     summary = (
         "OneTrainer config, to merge into your own; partial for 8 and 4 bits, by OneTrainer's own "
         "types"

@@ -51,6 +51,7 @@ class SdNext:
     """SDNQ or layerwise casting: one dtype for the denoiser, one for all text encoders."""
 
     name = "sdnext"
+    heeds_overrides = True
     summary = (
         "SD.Next settings, to merge into its config.json; partial: SDNQ or layerwise float8, one "
         "dtype for the denoiser and one for all text encoders"

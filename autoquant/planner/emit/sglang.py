@@ -31,6 +31,7 @@ class Sglang:
     """8 bits while loading, by SGLang's own methods."""
 
     name = "sglang"
+    heeds_overrides = True
     summary = "SGLang diffusion server config; partial for 8 bits, impossible for 4 and 2"
 
     def carries(self, plan: Plan, layout: Layout) -> Verdict:

@@ -78,8 +78,18 @@ class Shares(Generic[Entry]):
         return Verdict(lost=tuple(lost))
 
 
-def divide(plan: Plan, layout: Layout, translate: Translate[Entry]) -> Shares[Entry]:
-    """Ask ``translate`` about every quantized component, with its projections unfused."""
+def divide(
+    plan: Plan, layout: Layout, translate: Translate[Entry], mixed: Collection[str] = ()
+) -> Shares[Entry]:
+    """Ask ``translate`` about every quantized component, with its projections unfused.
+
+    Args:
+        plan: The plan.
+        layout: The components.
+        translate: What a tool is given for a component, or why it cannot take it.
+        mixed: Backends whose layers the tool takes in more than one precision; a component of
+            another that is planned so is refused.
+    """
     taken: dict[str, Taken[Entry]] = {}
     refused: dict[str, str] = {}
     fused = []
@@ -88,9 +98,22 @@ def divide(plan: Plan, layout: Layout, translate: Translate[Entry]) -> Shares[En
             fused.append(name)
         if part.scheme == "none":
             continue
-        answer = translate(name, part, layout.components[name].unfused)
+        component = layout.components[name].unfused
+        answer = (
+            Refusal(_one_precision(part))
+            if part.overrides and part.scheme.partition(":")[0] not in mixed
+            else translate(name, part, component)
+        )
         if isinstance(answer, Refusal):
             refused[name] = answer.reason
         else:
             taken[name] = answer
     return Shares(taken, refused, tuple(fused), plan)
+
+
+def _one_precision(part: PlannedComponent) -> str:
+    others = ", ".join(override.scheme for override in part.overrides)
+    return (
+        f"it has one precision for a whole component, and the plan gives some layers {others} "
+        f"instead of {part.scheme}"
+    )

@@ -33,6 +33,7 @@ class SimpleTuner:
     """Load-time quantization of the frozen model that a LoRA is trained on."""
 
     name = "simpletuner"
+    heeds_overrides = True
     summary = (
         "SimpleTuner LoRA config, to merge into your own; full for bitsandbytes, torchao and "
         "quanto, impossible for other backends"

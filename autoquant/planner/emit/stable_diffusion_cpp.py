@@ -96,6 +96,7 @@ class StableDiffusionCpp:
     """GGML types, tensor by tensor."""
 
     name = "stable-diffusion.cpp"
+    heeds_overrides = True
     summary = (
         "stable-diffusion.cpp command line and Python arguments; partial: its own GGML types, by "
         "component"

@@ -27,6 +27,7 @@ class VllmOmni:
     """Load-time quantization of the denoiser by diffusers, inside the server."""
 
     name = "vllm-omni"
+    heeds_overrides = True
     summary = (
         "vLLM-Omni deploy YAML; full for a denoiser in bitsandbytes, torchao or quanto, partial "
         "where text encoders are quantized: it reads no such config for them"

@@ -17,7 +17,12 @@ from autoquant.planner.footprint.request import Request
 from autoquant.planner.footprint.shapes import COMPUTE_BYTES, ComponentShapes, ModelShapes
 from autoquant.planner.footprint.storage_formats import storage_format
 from autoquant.planner.footprint.tape import Tape
-from autoquant.planner.footprint.weights import JOINT, is_prequantized, quantized_parts
+from autoquant.planner.footprint.weights import (
+    JOINT,
+    is_prequantized,
+    quantized_parts,
+    scheme_of,
+)
 from autoquant.planner.measurement import GIB
 from autoquant.search_spaces.scheme import Choice
 
@@ -174,11 +179,12 @@ def mean_bits(model: ModelShapes, choices: dict[str, Choice], request: Request) 
 
 def _bits_given_up(component: ComponentShapes, choice: Choice, request: Request) -> float:
     layers = eligible_layers(component)
-    quantized = quantized_parts(component, choice, request.compute_dtype)
-    if not quantized:
-        return 0.0
-    saved = 8 * COMPUTE_BYTES[request.compute_dtype] - storage_format(choice.scheme).bits
-    return saved * sum(layers[part].elements for path in quantized for part in path.split(JOINT))
+    full = 8 * COMPUTE_BYTES[request.compute_dtype]
+    return sum(
+        (full - storage_format(scheme_of(path, choice)).bits) * layers[part].elements
+        for path in quantized_parts(component, choice, request.compute_dtype)
+        for part in path.split(JOINT)
+    )
 
 
 _ORDER = {"fits": 0, "fits with offload": 1, "does not fit": 2}

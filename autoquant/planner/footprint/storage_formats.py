@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 
 from autoquant.errors import BackendUnavailable
 from autoquant.search_spaces.scheme import Scheme
@@ -220,6 +221,7 @@ _FORMATS: dict[str, StorageFormat] = {
 }
 
 
+@cache
 def storage_format(scheme: str) -> StorageFormat:
     """How ``scheme`` stores a weight.
 

@@ -72,15 +72,14 @@ def held_parts(
     held: dict[str, tuple[int, ...]] = {
         name: (size,) for name, size in tensor_bytes(component, compute_dtype).items()
     }
-    quantized = quantized_parts(component, choice, compute_dtype)
-    n_scalars = storage_format(choice.scheme).scalars if quantized else 0
-    scalars = (COMPUTE_BYTES[compute_dtype],) * n_scalars
-    for path, stored in quantized.items():
+    for path, stored in quantized_parts(component, choice, compute_dtype).items():
+        storage = storage_format(scheme_of(path, choice))
         first, *others = path.split(JOINT)
+        scalars = (COMPUTE_BYTES[compute_dtype],) * storage.scalars
         held[f"{first}{_WEIGHT}"] = (*stored, *scalars)
         for other in others:
             del held[f"{other}{_WEIGHT}"]
-        if storage_format(choice.scheme).casts_bias:
+        if storage.casts_bias:
             biases = (f"{part}.bias" for part in (first, *others))
             held.update(
                 {bias: (component.tensors[bias].elements,) for bias in biases if bias in held}
@@ -112,9 +111,6 @@ def quantized_parts(
     """Bytes of each quantized weight and its scales; fused projections share one entry."""
     if choice.scheme == NONE or is_prequantized(component):
         return {}
-    storage = storage_format(choice.scheme)
-    int8 = choice.scheme in _INT8_PRECISIONS
-    cautious = int8 or storage.spares_dtype_sensitive
     layers = (
         _fused(eligible_layers(component))
         if choice.fuse_qkv
@@ -123,14 +119,30 @@ def quantized_parts(
             for path, tensor in eligible_layers(component).items()
         }
     )
-    kept_out = set(layers) - set(_unexcluded(layers, choice))
     return {
-        path: storage.parts(*shape, COMPUTE_BYTES[compute_dtype])
-        for path, shape in layers.items()
-        if path not in kept_out
-        and storage.fits(*shape)
-        and not (cautious and is_dtype_sensitive(component, path, int8=int8))
+        path: storage_format(scheme_of(path, choice)).parts(
+            *layers[path], COMPUTE_BYTES[compute_dtype]
+        )
+        for path in _unexcluded(layers, choice)
+        if _takes(scheme_of(path, choice), component, path, layers[path])
     }
+
+
+def scheme_of(path: str, choice: Choice) -> str:
+    """The scheme of one layer; projections that are fused have that of any which is overridden."""
+    if not choice.overrides:
+        return choice.scheme
+    schemes = (choice.scheme_at(part) for part in path.split(JOINT))
+    return next((scheme for scheme in schemes if scheme != choice.scheme), choice.scheme)
+
+
+def _takes(scheme: str, component: ComponentShapes, path: str, shape: tuple[int, int]) -> bool:
+    storage = storage_format(scheme)
+    int8 = scheme in _INT8_PRECISIONS
+    cautious = int8 or storage.spares_dtype_sensitive
+    return storage.fits(*shape) and not (
+        cautious and is_dtype_sensitive(component, path, int8=int8)
+    )
 
 
 def is_prequantized(component: ComponentShapes) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from autoquant.errors import BackendUnavailable
 from autoquant.registry import Registry
-from autoquant.search_spaces.backends.base import Backend, Recipe
+from autoquant.search_spaces.backends.base import Backend, MixedPrecisions, Recipe
 from autoquant.search_spaces.backends.bitsandbytes import Bitsandbytes
 from autoquant.search_spaces.backends.checkpoint import Checkpoint
 from autoquant.search_spaces.backends.gguf import Gguf
@@ -15,7 +15,7 @@ from autoquant.search_spaces.backends.quanto import Quanto
 from autoquant.search_spaces.backends.sdnq import Sdnq
 from autoquant.search_spaces.backends.torchao import Torchao
 
-__all__ = ["ENTRY_POINTS", "Backend", "Recipe", "backend", "backends"]
+__all__ = ["ENTRY_POINTS", "Backend", "MixedPrecisions", "Recipe", "backend", "backends"]
 
 ENTRY_POINTS = "autoquant.backends"
 """Entry point group of other packages' backends; each entry is a class without arguments."""

@@ -6,7 +6,7 @@ import importlib.metadata
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from autoquant.errors import BackendUnavailable
 
@@ -60,6 +60,20 @@ class Backend(Protocol):
 
     def recipe(self, precision: str) -> Recipe:
         """The function and arguments that quantize to ``precision``."""
+
+
+@runtime_checkable
+class MixedPrecisions(Protocol):
+    """What a backend has beside the rest if layers of one component may differ in precision.
+
+    Their recipes are then called one after the other, each for its own layers.
+    """
+
+    def stored_precision(self, layer: nn.Module) -> str | None:
+        """The precision in which ``layer`` is really stored; None if it is not quantized by this.
+
+        It is read from the layer alone, and distinguishes every two of ``precisions``.
+        """
 
 
 class NotInstalled(str):

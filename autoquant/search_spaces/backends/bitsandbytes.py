@@ -57,6 +57,14 @@ class Bitsandbytes:
             return Recipe(quantize_to_8_bit, {"outlier_threshold": 6.0})
         return Recipe(quantize_to_4_bit, {"quant_type": precision})
 
+    def stored_precision(self, layer: "torch.nn.Module") -> str | None:
+        """The class of the weight, and of 4 bits its code book; None for a plain tensor."""
+        kind = type(layer.weight).__name__
+        if kind == "Int8Params":
+            return "int8"
+        name = getattr(layer.weight, "quant_type", None)
+        return name if kind == "Params4bit" and isinstance(name, str) else None
+
 
 def quantize_to_4_bit(
     module: "torch.nn.Module", layers: tuple[str, ...], *, quant_type: str

@@ -58,6 +58,11 @@ class Gguf:
         self._require(precision)
         return Recipe(quantize_to_gguf, {"quant_type": precision})
 
+    def stored_precision(self, layer: "torch.nn.Module") -> str | None:
+        """The block format of the weight; None for a plain tensor."""
+        name = getattr(getattr(layer.weight, "quant_type", None), "name", None)
+        return name if isinstance(name, str) else None
+
     def _require(self, precision: str) -> None:
         if precision in _ONLY_FROM_FILES:
             raise BackendUnavailable(

@@ -64,6 +64,11 @@ class Quanto:
         require_precision(self.name, self.precisions, precision)
         return Recipe(quantize_with_quanto, {"qtype": _QTYPES[precision]})
 
+    def stored_precision(self, layer: "torch.nn.Module") -> str | None:
+        """The type of the weight, without the variant that float8 has; None for a plain tensor."""
+        name = str(getattr(getattr(layer.weight, "qtype", None), "name", ""))
+        return next((key for key, qtype in _QTYPES.items() if name.startswith(qtype)), None)
+
 
 def quantize_with_quanto(module: "torch.nn.Module", layers: tuple[str, ...], *, qtype: str) -> None:
     """Quantize exactly these linear layers with optimum-quanto, in place."""

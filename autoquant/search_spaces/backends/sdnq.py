@@ -60,6 +60,11 @@ class Sdnq:
         require_precision(self.name, self.precisions, precision)
         return Recipe(quantize_with_sdnq, {"weights_dtype": precision})
 
+    def stored_precision(self, layer: "torch.nn.Module") -> str | None:
+        """The dtype that SDNQ unpacks the weight from; None for a layer that is not SDNQ's."""
+        name = getattr(getattr(layer, "sdnq_dequantizer", None), "weights_dtype", None)
+        return name if isinstance(name, str) else None
+
 
 def quantize_with_sdnq(
     module: "torch.nn.Module", layers: tuple[str, ...], *, weights_dtype: str

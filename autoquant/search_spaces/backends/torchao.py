@@ -79,6 +79,15 @@ class Torchao:
             return Recipe(quantize_to_dynamic_float8)
         return Recipe(quantize_with_torchao, {"config": _CONFIGS[precision]})
 
+    def stored_precision(self, layer: "torch.nn.Module") -> str | None:
+        """The precision of the weight's tensor class; None for a plain tensor."""
+        kind = type(layer.weight).__name__
+        if kind.startswith("Int4"):
+            return "int4wo"
+        activations = "wo" if getattr(layer.weight, "act_quant_kwargs", None) is None else "dq"
+        widths = {"Int8Tensor": "int8", "Float8Tensor": "float8"}
+        return widths[kind] + activations if kind in widths else None
+
 
 def quantize_with_torchao(
     module: "torch.nn.Module", layers: tuple[str, ...], *, config: str
