@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import tempfile
@@ -18,6 +19,16 @@ _FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
+
+# Tiny models gain nothing from a second thread, and lose much to waiting for it where other
+# processes run; torch reads this when it is imported, in the processes that tests start too.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def pytest_collection_finish() -> None:
+    """Keep the half a million objects of what was imported out of each collection of garbage."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -1,28 +1,80 @@
+"""The command line: real processes where a process is the point, else ``main()`` in this one."""
+
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
+from unittest import mock
 
 import pytest
 from PIL import Image
 
+from autoquant import cli
 from autoquant.planner.plan import Plan
 
 
-def autoquant(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+class Done(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Command = Callable[..., Done]
+
+
+@pytest.fixture
+def autoquant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Command:
+    """The command in this process and an empty directory."""
+
+    def run(*arguments: str) -> Done:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["autoquant", *arguments])
+        # A process of its own would set up the libraries for itself alone.
+        with pytest.raises(SystemExit) as left, mock.patch.dict(os.environ):
+            cli.main()
+        assert isinstance(left.value.code, int)
+        return Done(left.value.code, *capsys.readouterr())
+
+    return run
+
+
+def process(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
         [sys.executable, "-m", "autoquant", *arguments],
         cwd=cwd,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
     )
 
 
-SHORT = ("--steps", "1", "--trials", "3", "--metric", "flip", "--no-confirm")
+@pytest.fixture(scope="module")
+def short(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """Arguments of a search that measures little; what one measured the next has in the cache."""
+    prompts = tmp_path_factory.mktemp("prompts") / "two.txt"
+    prompts.write_text("a red circle left of a blue square\na large green triangle\n")
+    return ("--prompts", str(prompts), "--steps", "1", "--metric", "flip", "--no-confirm")
+
+
+@pytest.fixture(scope="module")
+def suggested(
+    short: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Done]:
+    """A plan from a process of its own, and what that printed."""
+    place = tmp_path_factory.mktemp("suggested")
+    suggest = process(
+        *("suggest", "demo", "--vram", "1", "--trials", "3", "--out", "plan", *short), cwd=place
+    )
+    output, errors = suggest.communicate()
+    return place / "plan", Done(suggest.returncode, output, errors)
 
 
 @pytest.mark.parametrize(
@@ -43,64 +95,78 @@ SHORT = ("--steps", "1", "--trials", "3", "--metric", "flip", "--no-confirm")
         (("suggest", "demo", "--vram", "1", "--out", "/proc/nowhere"), "Cannot write to"),
         (("suggest", "demo", "--vram", "1", "--out", "taken"), "holds files already"),
         (("sugest", "demo"), "No such command"),
+        (("run", "cut.json", "--prompt", "a red circle"), "may be cut short"),
     ],
 )
 def test_wrong_input_is_one_line_and_exit_status_2(
-    arguments: tuple[str, ...], message: str, tmp_path: Path
+    arguments: tuple[str, ...], message: str, autoquant: Command, tmp_path: Path
 ) -> None:
     (tmp_path / "empty.txt").touch()
+    (tmp_path / "cut.json").write_text('{"schema": "autoquant.plan/1", "crea')
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "mine.txt").touch()
-    done = autoquant(*arguments, cwd=tmp_path)
+    done = autoquant(*arguments)
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert done.stderr.startswith("autoquant: ")
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""
     left = {path.name for path in tmp_path.rglob("*")}
-    assert left <= {"empty.txt", "taken", "mine.txt", "autoquant-out"}
+    assert left <= {"empty.txt", "cut.json", "taken", "mine.txt", "autoquant-out"}
 
 
-def test_a_suggestion_is_printed_and_written(tmp_path: Path) -> None:
-    done = autoquant("suggest", "demo", "--vram", "1", *SHORT, "--out", "plan", cwd=tmp_path)
+def test_wrong_input_is_one_line_and_exit_status_2_of_the_process(tmp_path: Path) -> None:
+    wrong = process("suggest", "demo", "--vram", "1", "--metric", "flop", cwd=tmp_path)
+    output, errors = wrong.communicate()
+    assert (wrong.returncode, output) == (2, "")
+    assert errors.startswith("autoquant: Metric 'flop' is unknown")
+    assert errors.count("\n") == 1
+
+
+def test_a_suggestion_is_printed_and_written(suggested: tuple[Path, Done]) -> None:
+    plan, done = suggested
     assert done.returncode == 0, done.stderr
     assert "Pareto set of 3 measured candidates, by flip" in done.stdout
     assert "Next: python plan/load_pipeline.py" in done.stdout
     assert "[3/3]" in done.stderr
-    assert Plan.load_json(tmp_path / "plan" / "plan.json").search.trials == 3
+    assert Plan.load_json(plan / "plan.json").search.trials == 3
 
 
-def test_json_is_the_plan_alone(tmp_path: Path) -> None:
-    done = autoquant("suggest", "demo", "--vram", "1", *SHORT, "--json", cwd=tmp_path)
+def test_json_is_the_plan_alone(
+    suggested: tuple[Path, Done], short: tuple[str, ...], autoquant: Command
+) -> None:
+    del suggested  # its measurements are in the cache
+    done = autoquant("suggest", "demo", "--vram", "1", "--trials", "3", *short, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["schema"] == "autoquant.plan/1"
 
 
-def test_a_plan_can_be_run(tmp_path: Path) -> None:
-    done = autoquant("suggest", "demo", "--vram", "1", *SHORT, "--out", "plan", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    drawn = autoquant(
-        "run", "plan/plan.json", "--prompt", "a red circle", "--out", "x.png", cwd=tmp_path
-    )
+def test_a_plan_can_be_run(
+    suggested: tuple[Path, Done], autoquant: Command, tmp_path: Path
+) -> None:
+    plan, _ = suggested
+    drawn = autoquant("run", str(plan / "plan.json"), "--prompt", "a red circle", "--out", "x.png")
     assert drawn.returncode == 0, drawn.stderr
     with Image.open(tmp_path / "x.png") as image:
         assert image.size == (64, 64)
 
 
-def test_a_damaged_plan_is_one_line_and_exit_status_2(tmp_path: Path) -> None:
-    (tmp_path / "plan.json").write_text('{"schema": "autoquant.plan/1", "crea')
-    done = autoquant("run", "plan.json", "--prompt", "a red circle", cwd=tmp_path)
-    assert done.returncode == 2
-    assert "may be cut short" in done.stderr
-    assert done.stderr.count("\n") == 1
-
-
-def test_nothing_that_fits_is_exit_status_3_without_a_plan(tmp_path: Path) -> None:
-    done = autoquant("suggest", "demo", "--vram", "0.0001", *SHORT, "--out", "plan", cwd=tmp_path)
+def test_nothing_that_fits_is_exit_status_3_without_a_plan(
+    short: tuple[str, ...], autoquant: Command, tmp_path: Path
+) -> None:
+    done = autoquant(
+        *("suggest", "demo", "--vram", "0.0001", "--trials", "3", "--out", "plan", *short)
+    )
     assert done.returncode == 3, done.stderr
-    assert "the smallest found needs" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert "What was measured is kept in plan/study" in done.stderr
+    said = done.stderr.splitlines()[-1]
+    assert said.startswith("autoquant: Nothing that was measured keeps")
+    for part in (
+        "would be enough for",
+        "the smallest found needs",
+        "were ruled out unmeasured: the smallest",
+        "What was measured is kept in plan/study",
+    ):
+        assert part in said
     assert [path.name for path in (tmp_path / "plan").iterdir()] == ["study"]
 
 
@@ -121,49 +187,46 @@ def test_help_is_light(arguments: tuple[str, ...], tmp_path: Path) -> None:
     assert done.stdout
 
 
-def test_an_interrupt_leaves_the_best_plan_so_far_and_exit_status_4(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "autoquant", "suggest", "demo", "--vram", "1"]
-    process = subprocess.Popen(
-        [*command, "--steps", "1", "--trials", "500", "--metric", "flip", "--out", "plan"],
+def test_an_interrupt_leaves_the_best_plan_so_far_and_exit_status_4(
+    suggested: tuple[Path, Done], short: tuple[str, ...], tmp_path: Path
+) -> None:
+    del suggested  # three candidates are in the cache; the fourth is measured when Ctrl-C comes
+    suggest = process(
+        *("suggest", "demo", "--vram", "1", "--trials", "500", "--out", "plan", *short),
         cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
     )
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("[2/500]"):
-            process.send_signal(signal.SIGINT)
+    assert suggest.stderr is not None
+    for line in suggest.stderr:
+        if line.startswith("[3/500]"):
+            suggest.send_signal(signal.SIGINT)
             break
-    output, errors = process.communicate(timeout=60)
-    assert process.returncode == 4, errors
+    output, errors = suggest.communicate(timeout=120)
+    assert suggest.returncode == 4, errors
     assert "Interrupted: the best of the" in output
     assert Plan.load_json(tmp_path / "plan" / "plan.json").search.interrupted
 
 
-def test_a_killed_search_goes_on_where_it_stood(tmp_path: Path) -> None:
-    arguments = ("suggest", "demo", "--vram", "1", *SHORT, "--no-cache")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "autoquant", *arguments],
-        cwd=tmp_path,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("[2/3]"):
-            process.kill()
+def test_a_killed_search_goes_on_where_it_stood(
+    suggested: tuple[Path, Done], short: tuple[str, ...], autoquant: Command, tmp_path: Path
+) -> None:
+    del suggested  # three candidates are in the cache; the fourth has to be measured
+    arguments = ("suggest", "demo", "--vram", "1", "--trials", "4", *short)
+    killed = process(*arguments, cwd=tmp_path)
+    assert killed.stderr is not None
+    for line in killed.stderr:
+        if line.startswith("[3/4]"):
+            killed.kill()
             break
-    process.communicate()
+    killed.communicate()
     study = tmp_path / "autoquant-out" / "demo-1gb" / "study"
     before = {path.name: path.stat().st_mtime_ns for path in (study / "trials").iterdir()}
-    assert len(before) >= 2
-    done = autoquant(*arguments, cwd=tmp_path)
+    assert len(before) == 3
+    done = autoquant(*arguments)
     assert done.returncode == 0, done.stderr
     assert "Written to autoquant-out/demo-1gb:" in done.stdout
     after = {path.name: path.stat().st_mtime_ns for path in (study / "trials").iterdir()}
-    assert len(after) == 3
+    assert len(after) == 4
     assert before.items() <= after.items()
-    other = autoquant(*arguments, "--out", str(study.parent), "--steps", "2", cwd=tmp_path)
+    other = autoquant(*arguments, "--out", str(study.parent), "--seeds", "2")
     assert other.returncode == 2
-    assert "holds another study: workload steps: 1 then, 2 now" in other.stderr
+    assert "holds another study: workload seeds: 1 then, 2 now" in other.stderr

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from autoquant import Plan, WorkloadRequest, autoquant
 from autoquant.planner.budget import Budget
@@ -50,11 +49,6 @@ DECIDED: dict[Callable[[], Any], set[str]] = {
     modern.wan: {"transformer", "transformer_2", "text_encoder"},
     modern.cogview_4: {"transformer", "text_encoder"},
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 @pytest.mark.parametrize("make", DECIDED, ids=lambda make: make.__name__)

@@ -20,11 +20,6 @@ Model = Any
 Runner = Callable[[Model], torch.Tensor]
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def flux_transformer() -> Model:
     from diffusers import FluxTransformer2DModel
 
