@@ -57,6 +57,12 @@ class Candidate(BaseModel):
         return sha256(self.key.encode()).hexdigest()[:16]
 
     @property
+    def uncompiled(self) -> Candidate:
+        """The same without compiling."""
+        runtime = self.runtime.model_copy(update={"compile": "none"})
+        return self.model_copy(update={"runtime": runtime})
+
+    @property
     def is_reference(self) -> bool:
         """Whether nothing is quantized or fused."""
         return all(choice == Choice() for choice in self.components.values())

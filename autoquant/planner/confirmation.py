@@ -13,6 +13,7 @@ from autoquant.metrics.statistics import mean_interval
 from autoquant.planner.budget import Budget
 from autoquant.planner.evaluator import Comparer
 from autoquant.planner.measurement import Comparison, Measured, Trial
+from autoquant.planner.quantities import seconds
 from autoquant.planner.selection import Selection, choose
 from autoquant.planner.workload import Workload
 
@@ -65,6 +66,7 @@ class Confirmation(BaseModel):
         searched: The loss on the search's own prompts.
         found: The loss on the new ones; ``None`` if they could not be drawn.
         fidelity: Every metric against the unquantized images of the same prompts.
+        compile_s: Seconds that compiling it for this took.
         reasons: Why it does not hold up; empty if it does.
         instead_of: Candidates that the search preferred, and that did not hold up either.
     """
@@ -78,6 +80,7 @@ class Confirmation(BaseModel):
     searched: LossSummary
     found: LossSummary | None
     fidelity: dict[str, MetricScore] = {}
+    compile_s: float = 0.0
     reasons: tuple[str, ...] = ()
     instead_of: tuple[NotConfirmed, ...] = ()
 
@@ -99,6 +102,8 @@ class Confirmation(BaseModel):
                 f"Holds up {where}: {self.metric} loss {self.found.text}, worst "
                 f"{self.found.worst:.3g}; in the search {self.searched.text}."
             )
+        if self.compile_s > 0:
+            text += f" It was compiled for this, in {seconds(self.compile_s)}."
         for other in self.instead_of:
             text += f" {other.label} was better in the search: {'; '.join(other.reasons)}."
         return text
@@ -186,6 +191,7 @@ def _confirmed(
             "noise_floor": drawn.noise_floor,
             "found": found,
             "fidelity": drawn.fidelity,
+            "compile_s": drawn.compile_s,
             "reasons": tuple(_reasons(measured, searched, drawn, found, budget)),
         }
     )

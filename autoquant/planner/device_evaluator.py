@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from autoquant.errors import CandidateFailed, first_line
@@ -28,7 +27,7 @@ from autoquant.planner.memory_faults import (
 )
 from autoquant.planner.phases import announce
 from autoquant.planner.references import Reference, make_reference
-from autoquant.planner.timed_workload import Drawn, draw_timed, draw_workload
+from autoquant.planner.timed_workload import Drawn, draw_as_it_runs, draw_workload
 from autoquant.planner.workload import Workload
 from autoquant.search_spaces.layer_groups import Calls, watch_calls
 from autoquant.search_spaces.quantize import QuantizedLayers
@@ -93,7 +92,7 @@ class DeviceEvaluator:
     def compare(self, candidate: Candidate, workload: Workload) -> Comparison:
         """Compare a candidate's images of ``workload`` with the reference.
 
-        Nothing is compiled, and no memory is counted.
+        It is drawn as it will run, compiled where the candidate says so; no memory is counted.
 
         Raises:
             CandidateFailed: It cannot be quantized as asked, or draws a degenerate image.
@@ -101,10 +100,7 @@ class DeviceEvaluator:
         reference = self._reference(workload)
         with on_device(self._device), attention_restored(), _faults_as_failures(self._device):
             built = self._build(candidate)
-            announce("draw")
-            # The first call warms up.
-            drawn, seconds = draw_timed(built, workload, workload.batches(), self._device)
-        images = np.concatenate(drawn)
+            images, seconds, compile_s = draw_as_it_runs(built, workload, self._device)
         announce("score")
         check_images(images, reference.prompts, reference.images)
         scores = reference.score(self._metrics, images)
@@ -115,7 +111,8 @@ class DeviceEvaluator:
             fidelity=scores,
             metric=self._deciding_metric,
             noise_floor=floor,
-            seconds=tuple(seconds[1:]),
+            seconds=seconds,
+            compile_s=compile_s,
         )
 
     def _build(self, candidate: Candidate) -> BuiltPipeline:

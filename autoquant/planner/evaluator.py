@@ -26,7 +26,7 @@ class Comparer(Protocol):
     """Compares candidates with the unquantized pipeline on any workload."""
 
     def compare(self, candidate: Candidate, workload: Workload) -> Comparison:
-        """Draw ``workload`` with one candidate and score the images; nothing is timed.
+        """Draw ``workload`` with one candidate, as it will run, and score the images.
 
         Raises:
             CandidateFailed: It could not be drawn; the message is the reason.

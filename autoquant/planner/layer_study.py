@@ -123,7 +123,8 @@ class LayerStudy:
                 return None
             others = set(every_layer) - set(group.layers)
             choice = Choice(scheme=scheme, exclusions=smallest_exclusions(others, every_layer))
-            candidate = self._unquantized.model_copy(
+            # Compiling each group would cost more than it tells.
+            candidate = self._unquantized.uncompiled.model_copy(
                 update={"components": {**self._unquantized.components, component: choice}}
             )
             alone = GroupLoss(group=group.name, layers=group.layers, weights=group.weights)

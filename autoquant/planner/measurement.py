@@ -57,7 +57,7 @@ class Measured(BaseModel):
 
 
 class Comparison(BaseModel):
-    """How close a candidate comes on some workload; nothing is compiled and no memory is counted.
+    """How close a candidate comes on some workload, drawn as it will run; no memory is counted.
 
     Attributes:
         component_gb: Bytes held by each component, in GiB.
@@ -66,6 +66,7 @@ class Comparison(BaseModel):
         metric: The deciding metric.
         noise_floor: Loss of the reference against itself on that workload.
         seconds: Wall seconds of each pipeline call but the first, which warms up.
+        compile_s: Seconds that compiling took.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -76,6 +77,7 @@ class Comparison(BaseModel):
     metric: str
     noise_floor: float
     seconds: tuple[float, ...] = ()
+    compile_s: float = 0.0
 
 
 def seconds_a_call(measured: Measured, calls_per_session: float | None) -> float:

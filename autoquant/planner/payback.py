@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from pydantic import BaseModel, ConfigDict
 
 from autoquant.errors import CandidateFailed
-from autoquant.planner.candidate import Candidate
 from autoquant.planner.evaluator import Evaluator
 from autoquant.planner.measurement import Measured, Trial
 from autoquant.planner.quantities import seconds
@@ -68,7 +67,7 @@ def measure_payback(
     assert chosen.measured is not None
     if chosen.candidate.runtime.compile == "none":
         return None
-    twin = _uncompiled(chosen.candidate)
+    twin = chosen.candidate.uncompiled
     known = next((trial for trial in trials if trial.candidate == twin), None)
     if known is not None:
         uncompiled = known.measured
@@ -83,8 +82,3 @@ def measure_payback(
     if uncompiled is None:
         return None
     return compile_payback(chosen.measured, uncompiled, batch_size)
-
-
-def _uncompiled(candidate: Candidate) -> Candidate:
-    runtime = candidate.runtime.model_copy(update={"compile": "none"})
-    return candidate.model_copy(update={"runtime": runtime})

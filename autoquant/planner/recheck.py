@@ -70,8 +70,7 @@ def pooled(measured: Measured, drawn: Comparison) -> Measured:
     n_images = len(ours) + len(others)
     floor = (measured.noise_floor * len(ours) + drawn.noise_floor * len(others)) / n_images
     seconds = (*measured.latency_s.seconds, *drawn.seconds)
-    # What compare() draws is not compiled, so its seconds say nothing of what is.
-    timed = measured.compile_s == 0 and measured.latency_s.seconds and drawn.seconds
+    timed = measured.latency_s.seconds and drawn.seconds
     return measured.model_copy(
         update={
             "loss": max(0.0, sum((*ours, *others)) / n_images - floor),

@@ -61,6 +61,30 @@ def draw_workload(built: BuiltPipeline, workload: Workload, device: torch.device
     )
 
 
+def draw_as_it_runs(
+    built: BuiltPipeline, workload: Workload, device: torch.device
+) -> tuple[Images, tuple[float, ...], float]:
+    """Draw every sample, compiled where the runtime says so; no memory is counted.
+
+    Returns:
+        The images; the seconds of each call, without the one that warms up; and the seconds that
+        compiling took.
+    """
+    batches = list(workload.batches())
+    if built.runtime.compile == "none":
+        announce("draw")
+        images, seconds = draw_timed(built, workload, batches, device)
+        return np.concatenate(images), tuple(seconds[1:]), 0.0
+    announce("warm up")
+    compile_denoisers(built.pipeline, built.runtime.compile)
+    with timed(device) as first_call:
+        draw(built.pipeline, workload, batches[0])
+    announce("draw")
+    images, seconds = draw_timed(built, workload, batches, device)
+    compile_s = max(0.0, first_call.seconds - summarize(seconds).median)
+    return np.concatenate(images), tuple(seconds), compile_s
+
+
 def draw_timed(
     built: BuiltPipeline,
     workload: Workload,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,8 +9,9 @@ from autoquant import demo
 from autoquant.errors import CandidateFailed
 from autoquant.metrics.score import MetricScore
 from autoquant.metrics.statistics import mean_interval
+from autoquant.planner import timed_workload
 from autoquant.planner.budget import Budget
-from autoquant.planner.candidate import Candidate
+from autoquant.planner.candidate import Candidate, Runtime
 from autoquant.planner.confirmation import confirm, unseen_workload
 from autoquant.planner.measurement import Comparison, Trial
 from autoquant.planner.parameters import unquantized
@@ -143,6 +145,31 @@ def test_the_unseen_prompts_are_unseen_and_some_render_text() -> None:
     one = searched.model_copy(update={"prompts": ("a red circle",), "seeds": (0,)})
     assert unseen_workload(one, UNSEEN_PROMPTS).prompts == UNSEEN_PROMPTS[:2]
     assert not set(demo.UNSEEN_PROMPTS) & set(demo.WORKLOAD["prompts"])
+
+
+def test_a_compiled_winner_is_compiled_to_be_confirmed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[str] = []
+    real = timed_workload.compile_denoisers
+
+    def noted(pipeline: Any, compile: str) -> None:
+        real(pipeline, compile)
+        compiled.append(compile)
+
+    monkeypatch.setattr(timed_workload, "compile_denoisers", noted)
+    few = WorkloadRequest(prompts=tuple(demo.WORKLOAD["prompts"][:1]), steps=1)
+    request = Request(
+        pipeline="demo", workload=few, metric="flip", backends=("torchao:int8wo",), download=False
+    )
+    prepared, evaluator = prepare(request, tmp_path)
+    nothing = unquantized(prepared.space, prepared.runtime)
+    regional = nothing.model_copy(update={"runtime": Runtime(compile="regional")})
+    drawn = evaluator.compare(regional, unseen_workload(prepared.workload, demo.UNSEEN_PROMPTS))
+    assert compiled == ["regional"]
+    assert drawn.compile_s > 0
+    assert len(drawn.seconds) == 2
+    assert drawn.loss < 0.01
 
 
 def test_another_workload_is_compared_with_its_own_reference(tmp_path: Path) -> None:
