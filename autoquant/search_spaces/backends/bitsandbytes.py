@@ -71,7 +71,10 @@ def quantize_to_4_bit(
 ) -> None:
     """Quantize exactly these linear layers to bitsandbytes NF4 or FP4, in place."""
     import bitsandbytes as bnb
+    import torch
 
+    # A CPU takes minutes for what a card quantizes in a second.
+    card = torch.accelerator.current_accelerator(check_available=True)
     for path in layers:
         layer = module.get_submodule(path)
         quantized = bnb.nn.Linear4bit(
@@ -90,7 +93,7 @@ def quantize_to_4_bit(
             quant_type=quant_type,
             module=quantized,
         )
-        quantized.weight = weight.to(layer.weight.device)
+        quantized.weight = weight.to(card or layer.weight.device).to(layer.weight.device)
         quantized.bias = layer.bias
         # On CPUs with AVX512-BF16 the first forward repacks the weight, and a later state_dict()
         # unpacks it wrongly: the live model is damaged (bitsandbytes 0.50.2).
@@ -119,6 +122,7 @@ def quantize_to_8_bit(
                     owner.SCB = owner.SCB.to(self.weight.device)
             return self
 
+    card = torch.accelerator.current_accelerator(check_available=True)
     for path in layers:
         layer = module.get_submodule(path)
         quantized = MovableLinear8bit(
@@ -129,8 +133,10 @@ def quantize_to_8_bit(
             threshold=outlier_threshold,
             device="meta",
         )
-        weight = layer.get_parameter("weight").detach().to(torch.float16).contiguous()
-        rows, row_scales, _ = bnb.functional.int8_vectorwise_quant(weight)
+        weight = layer.get_parameter("weight").detach().contiguous()
+        on_card = weight.to(card or weight.device, torch.float16)
+        quantized_there = bnb.functional.int8_vectorwise_quant(on_card)[:2]
+        rows, row_scales = (tensor.to(weight.device) for tensor in quantized_there)
         quantized.weight = bnb.nn.Int8Params(
             rows, requires_grad=False, has_fp16_weights=False, CB=rows, SCB=row_scales
         )

@@ -72,10 +72,16 @@ class Quanto:
 
 def quantize_with_quanto(module: "torch.nn.Module", layers: tuple[str, ...], *, qtype: str) -> None:
     """Quantize exactly these linear layers with optimum-quanto, in place."""
+    import torch
     from optimum import quanto
 
+    card = torch.accelerator.current_accelerator(check_available=True)
     for path in layers:
         layer = module.get_submodule(path)
+        if qtype == "qint4" and card is not None:
+            # int4 is packed for the device it is made on. Moved, it is unpacked by a product with
+            # an identity matrix, which takes a CPU minutes for a large model.
+            layer.to(card)
         quantized = quanto.QLinear.from_module(layer, weights=getattr(quanto, qtype))
         quantized.freeze()
         parent_path, _, name = path.rpartition(".")
