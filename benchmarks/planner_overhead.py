@@ -25,6 +25,7 @@ from autoquant.planner.evaluator import AnsweringEvaluator
 from autoquant.planner.measurement import Measured
 from autoquant.planner.parameters import number_of_candidates
 from autoquant.planner.preparation import prepare
+from autoquant.planner.racing import Race
 from autoquant.planner.request import Request
 from autoquant.planner.search import search
 from autoquant.planner.search_settings import SearchSettings
@@ -37,11 +38,11 @@ class Clock:
         self._evaluator = evaluator
         self.seconds = 0.0
 
-    def measure(self, candidate: Candidate) -> Measured:
+    def measure(self, candidate: Candidate, race: Race | None = None) -> Measured:
         """Measure a candidate."""
         started = time.process_time()
         try:
-            return self._evaluator.answer(candidate).measured
+            return self._evaluator.answer(candidate, race).measured
         finally:
             self.seconds += time.process_time() - started
 

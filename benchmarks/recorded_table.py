@@ -17,10 +17,13 @@ from autoquant.metrics.latency import LatencySummary, summarize
 from autoquant.metrics.score import MetricScore
 from autoquant.planner.candidate import Candidate, Runtime
 from autoquant.planner.measurement import GIB, Measured
+from autoquant.planner.racing import Race, stopped
 from autoquant.search_spaces.levers import LeverSpace
 from autoquant.search_spaces.scheme import NONE, Choice
 from autoquant.search_spaces.space import SearchSpace
 
+# Of the workload that record_table.py draws.
+IMAGES_A_CALL = 4
 TABLE = Path(__file__).parent / "demo_table.json.gz"
 
 
@@ -136,12 +139,20 @@ class RecordedTable:
             runtime=self.runtimes[runtime],
         )
 
-    def seconds(self, candidate: Candidate) -> float:
-        """CPU seconds of the whole trial: load, quantize, draw, score."""
-        return float(self.entries["columns"]["seconds"][self.row(candidate)])
+    def seconds(self, candidate: Candidate, drawn: Measured | None = None) -> float:
+        """CPU seconds of the whole trial: load, quantize, draw, score.
 
-    def measure(self, candidate: Candidate) -> Measured:
-        """Answer a candidate.
+        Images that were left out in ``drawn`` cost nothing.
+        """
+        row = self.row(candidate)
+        spared = 0.0
+        if drawn is not None:
+            images = len(self.entries["columns"]["losses"][row])
+            spared = self.entries["columns"]["drawing_s"][row] * drawn.undrawn_images / images
+        return float(self.entries["columns"]["seconds"][row]) - float(spared)
+
+    def measure(self, candidate: Candidate, race: Race | None = None) -> Measured:
+        """Answer a candidate, as far as it would have been drawn in a race.
 
         Raises:
             CandidateFailed: It is not in the table, or could not be measured then.
@@ -149,7 +160,8 @@ class RecordedTable:
         row = self.row(candidate)
         if row not in self._measured:
             self._measured[row] = self._read(row)
-        return self._measured[row]
+        whole = self._measured[row]
+        return whole if race is None else stopped(whole, race, IMAGES_A_CALL)
 
     def all_measured(self) -> Iterator[Measured]:
         """Every row that is no failure."""

@@ -13,6 +13,7 @@ from autoquant.planner.measurement import Answer, Comparison
 from autoquant.planner.measurement_store import MeasurementStore, Record
 from autoquant.planner.parameters import unquantized
 from autoquant.planner.phases import announce
+from autoquant.planner.racing import Race
 from autoquant.planner.request import Preparation, Request
 from autoquant.planner.worker import Prepared, serve_standard_streams
 from autoquant.planner.workload import Workload
@@ -27,7 +28,7 @@ class Replay:
         self._study = study
         self._image_root = image_root
 
-    def answer(self, candidate: Candidate) -> Answer:
+    def answer(self, candidate: Candidate, race: Race | None = None) -> Answer:
         for phase in ("load", "warm up", "draw"):
             announce(phase)  # type: ignore[arg-type]
             time.sleep(PHASE_S)

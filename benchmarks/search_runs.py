@@ -17,6 +17,7 @@ from autoquant.planner.budget import Budget
 from autoquant.planner.candidate import Candidate
 from autoquant.planner.measurement import Measured
 from autoquant.planner.parameters import suggest
+from autoquant.planner.racing import Race
 from autoquant.planner.search import search
 from autoquant.planner.search_settings import SearchSettings
 from autoquant.planner.selection import excess, is_feasible
@@ -103,23 +104,23 @@ class Ledger:
         self.steps: list[Step] = []
         self.repeats = 0
 
-    def measure(self, candidate: Candidate) -> Measured:
+    def measure(self, candidate: Candidate, race: Race | None = None) -> Measured:
         """Answer, at a price the first time.
 
         Raises:
             CandidateFailed: It could not be measured, which costs as well.
         """
-        loss = None
+        loss = measured = None
         try:
-            measured = self._table.measure(candidate)
-            if is_feasible(measured, self._budget):
+            measured = self._table.measure(candidate, race)
+            if measured.is_whole and is_feasible(measured, self._budget):
                 loss = measured.loss
         finally:
             if candidate.key in self._asked:
                 self.repeats += 1
             else:
                 self._asked.add(candidate.key)
-                self._pay(self._table.seconds(candidate), loss)
+                self._pay(self._table.seconds(candidate, measured), loss)
         return measured
 
     def is_enough(self, target: float | None) -> bool:

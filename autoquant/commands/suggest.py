@@ -110,6 +110,9 @@ def suggest(
     confirm: Annotated[
         bool, typer.Option(help="Draw the winner on prompts that the search never saw.")
     ] = True,
+    stop_early: Annotated[
+        bool, typer.Option(help="Leave out the last images of what cannot become the plan.")
+    ] = True,
     seed: Annotated[int, typer.Option(help="Seed of the search.")] = 0,
     revision: Annotated[str | None, typer.Option(help="Hub revision.")] = None,
     variant: Annotated[str | None, typer.Option(help="Weight variant, like fp16.")] = None,
@@ -182,6 +185,7 @@ def suggest(
         time_limit_s=time_limit,
         seed=seed,
         confirm=confirm,
+        stop_early=stop_early,
         metric=metric,
         **({} if clip is None else {"clip_model": clip}),
         download=download,

@@ -11,7 +11,7 @@ from rich.progress import Progress as Bar
 
 from autoquant.planner.measurement import Trial
 from autoquant.planner.progress import Progress
-from autoquant.planner.quantities import gigabytes, seconds
+from autoquant.planner.quantities import gigabytes, loss_text, seconds
 
 _PHASES = {
     "reference": "Loading the pipeline and drawing the reference images",
@@ -84,10 +84,14 @@ def _line(progress: Progress) -> str:
     if trial.measured is None:
         text = f"{head} failed: {trial.failure} ({trial.candidate.label})"
     else:
+        is_estimate = not trial.measured.is_whole
+        loss = loss_text(trial.measured.loss, is_estimate=is_estimate)
         text = (
-            f"{head} loss {trial.measured.loss:.4g}, {gigabytes(trial.measured.peak_gb)}, "
+            f"{head} loss {loss}, {gigabytes(trial.measured.peak_gb)}, "
             f"{seconds(trial.measured.latency_s.median)}: {trial.candidate.label}"
         )
+        if is_estimate:
+            text += f" (stopped early: {trial.measured.stopped})"
     if progress.seconds_left is not None:
         text += f" | {_best(progress.best)} | {seconds(progress.seconds_left)} left"
     # Square brackets are markup to rich.

@@ -12,7 +12,7 @@ from autoquant.console.sensitivity_table import sensitivity_tables
 from autoquant.planner.candidate import Candidate, choice_label
 from autoquant.planner.measurement import Measured
 from autoquant.planner.plan import ParetoPoint, Plan, PredictionError, SearchSummary
-from autoquant.planner.quantities import gigabytes, seconds
+from autoquant.planner.quantities import gigabytes, loss_text, seconds
 from autoquant.planner.selection import describe, relative_excess
 
 _NAMED_TIES = 3
@@ -112,7 +112,7 @@ def _pareto_cells(point: ParetoPoint, *, narrow: bool) -> Iterator[str]:
     if not narrow:
         yield gigabytes(measured.weights_gb)
     yield seconds(measured.latency_s.median)
-    yield f"{measured.loss:.4g}"
+    yield loss_text(measured.loss, is_estimate=not measured.is_whole)
     if not narrow:
         yield f"{measured.fidelity[measured.metric].worst:.4g}"
     yield Candidate(components=point.components, runtime=point.runtime).label
@@ -196,6 +196,12 @@ def _notes(plan: Plan) -> Iterator[Text]:
         yield Text(f"\n{search.failed} candidates failed: {'; '.join(reasons)}")
     if search.pruned:
         yield Text(f"\n{_pruned(search)}")
+    if search.stopped:
+        yield Text(
+            f"\n{search.stopped} candidates were stopped before their last image, as they could "
+            f"no longer become the plan: {search.undrawn_images} images were spared. Their loss "
+            "(≈) is estimated from the others."
+        )
     for reason, schemes in _struck_schemes(plan).items():
         yield Text(f"\nNot tried: {', '.join(schemes)}: {reason}")
     if search.interrupted:

@@ -167,8 +167,17 @@ def score(
             raise CandidateFailed(
                 f"Metric {metric.name!r} is {value} for prompt {index} ({prompts[index]!r})."
             )
+    return summarized(values, lower_is_better=metric.lower_is_better)
+
+
+def summarized(values: Sequence[float], *, lower_is_better: bool) -> MetricScore:
+    """The scores of each image as one ``MetricScore``.
+
+    Raises:
+        InputError: There is none, or one is not finite.
+    """
     mean, low, high = mean_interval(values)
-    worst = max(values) if metric.lower_is_better else min(values)
+    worst = max(values) if lower_is_better else min(values)
     return MetricScore(
         mean=mean,
         low=low,

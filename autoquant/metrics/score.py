@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
 from pydantic import BaseModel, ConfigDict
@@ -72,8 +72,12 @@ can rise when a model is quantized."""
 
 def losses_of(metric: str, score: MetricScore) -> tuple[float, ...]:
     """The loss of each image, in the order of the prompts."""
-    to_loss = LOSS.get(metric, _itself)
-    return tuple(to_loss(value) for value in score.per_image)
+    return losses_from(metric, score.per_image)
+
+
+def losses_from(metric: str, values: Iterable[float]) -> tuple[float, ...]:
+    """Each value of a metric as a loss."""
+    return tuple(map(LOSS.get(metric, _itself), values))
 
 
 def loss_of(metric: str, score: MetricScore, noise_floor: float) -> float:

@@ -61,6 +61,7 @@ def autoquant(
     checkpoints: Sequence[str | Path] = (),
     levers: Mapping[str, Sequence[Any]] | None = None,
     confirm: bool = True,
+    stop_early: bool = True,
     on_progress: OnProgress = silent,
 ) -> Plan:
     """Find the settings under which ``pipeline`` keeps a budget with the least loss of fidelity.
@@ -107,6 +108,7 @@ def autoquant(
         levers: For each lever of ``search_spaces/levers.py`` the values to try instead of those
             that are open by themselves, like ``{"offload": ["none", "model"]}``.
         confirm: Whether to draw the winner on prompts and seeds that the search never saw.
+        stop_early: Whether to leave out a candidate's further images once it cannot be the plan.
         on_progress: Called after each step.
 
     Raises:
@@ -126,7 +128,13 @@ def autoquant(
         objective,
         None if images_per_session is None else images_per_session / batch_size,
     )
-    settings = SearchSettings(trials=trials, time_limit_s=time_limit_s, seed=seed, confirm=confirm)
+    settings = SearchSettings(
+        trials=trials,
+        time_limit_s=time_limit_s,
+        seed=seed,
+        confirm=confirm,
+        stop_early=stop_early,
+    )
     request = Request(
         pipeline=str(pipeline) if isinstance(pipeline, Path) else pipeline,
         workload=workload or WorkloadRequest(),

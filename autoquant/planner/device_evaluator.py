@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,7 +13,8 @@ from autoquant.errors import CandidateFailed, first_line
 from autoquant.metrics.device import on_device, release_memory
 from autoquant.metrics.fidelity import Metric, loss_of
 from autoquant.metrics.host_memory import HostMemory, give_back_host_memory
-from autoquant.metrics.images import check_images, save_png
+from autoquant.metrics.images import save_png
+from autoquant.metrics.latency import summarize
 from autoquant.metrics.memory import counter_for
 from autoquant.planner.building import BuiltPipeline, build_pipeline
 from autoquant.planner.candidate import Candidate
@@ -26,8 +27,17 @@ from autoquant.planner.memory_faults import (
     out_of_memory,
 )
 from autoquant.planner.phases import announce
+from autoquant.planner.racer import Racer
+from autoquant.planner.racing import Race, Run
 from autoquant.planner.references import Reference, make_reference
-from autoquant.planner.timed_workload import Drawn, draw_as_it_runs, draw_workload
+from autoquant.planner.timed_workload import (
+    Drawn,
+    WarmUp,
+    compile_seconds,
+    draw_as_it_runs,
+    draw_workload,
+    warm_up,
+)
 from autoquant.planner.workload import Workload
 from autoquant.search_spaces.layer_groups import Calls, watch_calls
 from autoquant.search_spaces.quantize import QuantizedLayers
@@ -67,27 +77,35 @@ class DeviceEvaluator:
         self._image_root = image_root
         self._unquantized = unquantized
         self._idle_bytes = host.idle_bytes
-        with on_device(device), host:
-            drawn = draw_workload(reference, workload, device)
+        with on_device(device):
+            with host:
+                warm = warm_up(reference, workload, device)
+            drawn = draw_workload(reference, warm, workload, device)
         self.calls: Mapping[str, Calls]
         with on_device(device), watch_calls(reference.modules) as self.calls:
             made = make_reference(reference.pipeline, workload, metrics, drawn.images)
         self._references = {workload.key: made}
         self.reference = self._answer(unquantized, reference, drawn, host)
 
-    def answer(self, candidate: Candidate) -> Answer:
+    def answer(self, candidate: Candidate, race: Race | None = None) -> Answer:
         """Measure one candidate; the unquantized one was measured as the reference.
+
+        It is stopped once it has lost ``race``; without one, every image is drawn.
 
         Raises:
             CandidateFailed: It cannot be quantized as asked, or draws a degenerate image.
         """
         if candidate == self._unquantized:
             return self.reference
-        host = HostMemory(self._idle_bytes)
-        with on_device(self._device), host, attention_restored(), _faults_as_failures(self._device):
-            built = self._build(candidate)
-            drawn = draw_workload(built, self._workload, self._device)
-        return self._answer(candidate, built, drawn, host)
+        host, workload = HostMemory(self._idle_bytes), self._workload
+        with on_device(self._device), attention_restored(), _faults_as_failures(self._device):
+            with host:
+                built = self._build(candidate)
+                warm = warm_up(built, workload, self._device)
+            racer = None if race is None else self._racer(race, built, warm)
+            stops = (racer.stops,) if racer else ()
+            drawn = draw_workload(built, warm, workload, self._device, *stops)
+        return self._answer(candidate, built, drawn, host, racer)
 
     def compare(self, candidate: Candidate, workload: Workload) -> Comparison:
         """Compare a candidate's images of ``workload`` with the reference.
@@ -102,7 +120,7 @@ class DeviceEvaluator:
             built = self._build(candidate)
             images, seconds, compile_s = draw_as_it_runs(built, workload, self._device)
         announce("score")
-        check_images(images, reference.prompts, reference.images)
+        reference.check(images)
         scores = reference.score(self._metrics, images)
         floor = reference.noise_floor(self._deciding_metric)
         return Comparison(
@@ -129,25 +147,55 @@ class DeviceEvaluator:
             self._references[workload.key] = made
         return self._references[workload.key]
 
+    def _racer(self, race: Race, built: BuiltPipeline, warm: WarmUp) -> Racer:
+        reference = self._references[self._workload.key]
+        known = Run(
+            peak_gb=warm.peak_bytes / GIB,
+            load_peak_gb=built.load_peak_bytes / GIB,
+            noise_floor=reference.noise_floor(self._deciding_metric),
+        )
+
+        def run_after(seconds: Sequence[float]) -> Run:
+            compile_s = compile_seconds(built, warm.seconds, summarize(seconds))
+            return known.model_copy(update={"seconds": tuple(seconds), "compile_s": compile_s})
+
+        return Racer(race, reference, self._metrics[self._deciding_metric], run_after)
+
     def _answer(
-        self, candidate: Candidate, built: BuiltPipeline, drawn: Drawn, host: HostMemory
+        self,
+        candidate: Candidate,
+        built: BuiltPipeline,
+        drawn: Drawn,
+        host: HostMemory,
+        racer: Racer | None = None,
     ) -> Answer:
         announce("score")
         reference = self._references[self._workload.key]
-        check_images(drawn.images, reference.prompts, reference.images)
+        reference.check(drawn.images)
         save_png(drawn.images, self._image_root / candidate.digest)
         components = {
             name: _facts(module, built.quantized.get(name))
             for name, module in built.modules.items()
         }
-        measured = self._measured(built, drawn, reference)
+        known: dict[str, Sequence[float]] = {}
+        if racer is not None:
+            racer.score(drawn.images)
+            known = {self._deciding_metric: racer.values}
+        measured = self._measured(built, drawn, reference, known)
+        ram = {"ram_gb": host.peak_bytes / GIB}
         return Answer(
-            measured=measured.model_copy(update={"ram_gb": host.peak_bytes / GIB}),
+            measured=measured.model_copy(update=ram | (racer.outcome if racer else {})),
             components=components,
         )
 
-    def _measured(self, built: BuiltPipeline, drawn: Drawn, reference: Reference) -> Measured:
-        scores = reference.score(self._metrics, drawn.images)
+    def _measured(
+        self,
+        built: BuiltPipeline,
+        drawn: Drawn,
+        reference: Reference,
+        known: Mapping[str, Sequence[float]],
+    ) -> Measured:
+        scores = reference.score(self._metrics, drawn.images, known)
         floor = reference.noise_floor(self._deciding_metric)
         return Measured(
             weights_gb=built.weight_bytes / GIB,

@@ -8,14 +8,15 @@ from typing import Protocol
 from autoquant.errors import CandidateFailed
 from autoquant.planner.candidate import Candidate
 from autoquant.planner.measurement import Answer, Comparison, Measured
+from autoquant.planner.racing import Race, stopped
 from autoquant.planner.workload import Workload
 
 
 class Evaluator(Protocol):
     """Answers each candidate; the search knows nothing else of the machine."""
 
-    def measure(self, candidate: Candidate) -> Measured:
-        """Measure one candidate.
+    def measure(self, candidate: Candidate, race: Race | None = None) -> Measured:
+        """Measure one candidate, until it has lost ``race``.
 
         Raises:
             CandidateFailed: It could not be measured; the message is the reason.
@@ -36,8 +37,8 @@ class Comparer(Protocol):
 class AnsweringEvaluator(Comparer, Protocol):
     """Measures candidates, and tells what their components are made of."""
 
-    def answer(self, candidate: Candidate) -> Answer:
-        """Measure one candidate.
+    def answer(self, candidate: Candidate, race: Race | None = None) -> Answer:
+        """Measure one candidate, until it has lost ``race``.
 
         Raises:
             CandidateFailed: It could not be measured; the message is the reason.
@@ -55,19 +56,26 @@ class Recorder:
         self._evaluator = evaluator
         self.answers: dict[str, Answer] = {}
 
-    def measure(self, candidate: Candidate) -> Measured:
-        self.answers[candidate.key] = self._evaluator.answer(candidate)
+    def measure(self, candidate: Candidate, race: Race | None = None) -> Measured:
+        self.answers[candidate.key] = self._evaluator.answer(candidate, race)
         return self.answers[candidate.key].measured
 
 
 class RecordedEvaluator:
-    """Answers from measurements that were made before, keyed by ``Candidate.key``."""
+    """Answers from measurements that were made before, keyed by ``Candidate.key``.
 
-    def __init__(self, measurements: Mapping[str, Measured]) -> None:
+    Args:
+        measurements: Whole ones.
+        images_a_call: The batch size of their workload: a race is looked at after each call.
+    """
+
+    def __init__(self, measurements: Mapping[str, Measured], images_a_call: int = 1) -> None:
         self._measurements = dict(measurements)
+        self._images_a_call = images_a_call
 
-    def measure(self, candidate: Candidate) -> Measured:
+    def measure(self, candidate: Candidate, race: Race | None = None) -> Measured:
         try:
-            return self._measurements[candidate.key]
+            measured = self._measurements[candidate.key]
         except KeyError:
             raise CandidateFailed(f"No measurement is recorded for {candidate.label}.") from None
+        return measured if race is None else stopped(measured, race, self._images_a_call)

@@ -58,6 +58,7 @@ def logged(on_progress: OnProgress, on_event: OnEvent) -> OnProgress:
                 peak_gb=trial.measured and trial.measured.peak_gb,
                 latency_s=trial.measured and trial.measured.latency_s.median,
                 failure=trial.failure,
+                stopped=(trial.measured and trial.measured.stopped) or None,
             )
         on_progress(progress)
 

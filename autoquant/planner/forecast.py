@@ -13,11 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autoquant.metrics.score import losses_of
 from autoquant.planner.axes import Indices, indices_of
 from autoquant.planner.budget import Budget
 from autoquant.planner.effects import Effects, Floats
-from autoquant.planner.measurement import Estimate, Measured, Prediction, Trial
+from autoquant.planner.measurement import Estimate, Measured, Prediction, Trial, image_losses
 from autoquant.planner.priors import Priors
 from autoquant.planner.ram_forecast import RamPredictor
 
@@ -308,9 +307,9 @@ class Predictor:
 
 
 def raw_loss(measured: Measured) -> float:
-    """The mean loss before the noise floor was taken off."""
-    losses = losses_of(measured.metric, measured.fidelity[measured.metric])
-    return sum(losses) / len(losses)
+    """The mean loss of all images before the noise floor was taken off."""
+    losses = image_losses(measured)
+    return measured.loss_scale * sum(losses) / len(losses)
 
 
 def _spreads_off(trials: Sequence[Trial], floor: float) -> dict[str, float]:

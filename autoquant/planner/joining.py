@@ -86,6 +86,7 @@ def share(
         budget=budget,
         trials=settings.trials,
         seed=settings.seed,
+        stop_early=settings.stop_early,
         preparation=preparation,
     )
     shared = SharedStudy.create(open_storage(sharing.storage), sharing.study, terms, **sharing.pace)

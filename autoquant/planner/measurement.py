@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict
 
 from autoquant.metrics.latency import LatencySummary
-from autoquant.metrics.score import MetricScore
+from autoquant.metrics.score import MetricScore, losses_of
 from autoquant.planner.candidate import Candidate
 from autoquant.search_spaces.scheme import Choice
 
@@ -34,6 +34,9 @@ class Measured(BaseModel):
         quantized_layers: How many layers of each component are really quantized.
         further_images: How many images of further seeds ``loss`` and ``latency_s`` include, because
             a limit lay within their spread; ``fidelity`` does not.
+        stopped: Why not every image was drawn: it could no longer become the plan.
+        undrawn_images: How many; ``loss`` stands for all images, ``fidelity`` for those drawn.
+        loss_scale: What the mean loss of all images is taken to be against that of those drawn.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -54,6 +57,14 @@ class Measured(BaseModel):
     noise_floor: float
     quantized_layers: dict[str, int] = {}
     further_images: int = 0
+    stopped: str = ""
+    undrawn_images: int = 0
+    loss_scale: float = 1.0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every image of the workload was drawn."""
+        return self.undrawn_images == 0
 
 
 class Comparison(BaseModel):
@@ -78,6 +89,11 @@ class Comparison(BaseModel):
     noise_floor: float
     seconds: tuple[float, ...] = ()
     compile_s: float = 0.0
+
+
+def image_losses(measured: Measured | Comparison) -> tuple[float, ...]:
+    """The deciding loss of each image that was drawn, the noise floor still in it."""
+    return losses_of(measured.metric, measured.fidelity[measured.metric])
 
 
 def seconds_a_call(measured: Measured, calls_per_session: float | None) -> float:

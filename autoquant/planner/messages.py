@@ -10,6 +10,7 @@ from autoquant.planner.candidate import Candidate
 from autoquant.planner.health import Health
 from autoquant.planner.measurement import Answer, Comparison
 from autoquant.planner.phases import Phase
+from autoquant.planner.racing import Race
 from autoquant.planner.request import Preparation, Request
 from autoquant.planner.workload import Workload
 
@@ -29,12 +30,14 @@ class Prepare(_Message):
 class Measure(_Message):
     """Measure one candidate; the reply is an ``Answer``.
 
-    A candidate that keeps ``limit_gb`` of device memory is measured under that limit.
+    A candidate that keeps ``limit_gb`` of device memory is measured under that limit, and one that
+    has lost ``race`` is stopped.
     """
 
     order: Literal["measure"] = "measure"
     candidate: Candidate
     limit_gb: float | None = None
+    race: Race | None = None
 
 
 class Check(_Message):

@@ -134,6 +134,8 @@ class SearchSummary(_Part):
 
     Attributes:
         converged: Whether it ended because no candidate was left that should improve on the best.
+        stopped: How many candidates were not drawn whole, because they could not become the plan.
+        undrawn_images: How many images that spared.
         prediction_error: ``None`` if nothing was predicted.
     """
 
@@ -144,6 +146,8 @@ class SearchSummary(_Part):
     seed: int
     interrupted: bool = False
     converged: bool = False
+    stopped: int = 0
+    undrawn_images: int = 0
     prediction_error: PredictionError | None = None
     rule: str = ""
     ties: tuple[str, ...] = ()

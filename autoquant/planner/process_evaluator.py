@@ -32,6 +32,7 @@ from autoquant.planner.parameters import unquantized
 from autoquant.planner.patience import Patience
 from autoquant.planner.phases import Phase
 from autoquant.planner.quantities import gigabytes
+from autoquant.planner.racing import Race
 from autoquant.planner.request import Preparation, Request
 from autoquant.planner.workload import Workload
 
@@ -99,8 +100,8 @@ class ProcessEvaluator:
             "meanwhile: latencies may be better without them.",
         )
 
-    def answer(self, candidate: Candidate) -> Answer:
-        """Measure one candidate.
+    def answer(self, candidate: Candidate, race: Race | None = None) -> Answer:
+        """Measure one candidate, until it has lost ``race``.
 
         Raises:
             CandidateFailed: It could not be measured, or took the worker down with it.
@@ -108,7 +109,7 @@ class ProcessEvaluator:
         """
         if candidate == unquantized(self.preparation.space, self.preparation.runtime):
             return self.preparation.reference
-        reply = self._ask(Measure(candidate=candidate, limit_gb=self._vram_gb))
+        reply = self._ask(Measure(candidate=candidate, limit_gb=self._vram_gb, race=race))
         if isinstance(reply, Answer):
             return reply
         raise _as_error(reply)

@@ -15,3 +15,8 @@ def seconds(duration: float) -> str:
     if duration < 60:
         return f"{duration:.2f} s"
     return f"{int(duration // 60)} min {int(duration % 60)} s"
+
+
+def loss_text(loss: float, *, is_estimate: bool = False) -> str:
+    """``0.0312``, or ``≈0.0312`` where not every image was drawn."""
+    return f"{'≈' if is_estimate else ''}{loss:.4g}"

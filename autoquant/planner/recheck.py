@@ -6,11 +6,10 @@ from collections.abc import Sequence
 
 from autoquant.errors import CandidateFailed, InfeasibleBudget
 from autoquant.metrics.latency import summarize
-from autoquant.metrics.score import losses_of
 from autoquant.metrics.statistics import mean_interval
 from autoquant.planner.budget import Budget
 from autoquant.planner.evaluator import Comparer
-from autoquant.planner.measurement import Comparison, Measured, Trial, in_session
+from autoquant.planner.measurement import Comparison, Measured, Trial, image_losses, in_session
 from autoquant.planner.selection import choose, is_feasible, objective_value, relative_excess
 from autoquant.planner.workload import Workload
 
@@ -29,7 +28,7 @@ def near_limits(measured: Measured, budget: Budget) -> tuple[str, ...]:
     seconds = in_session(measured, budget.calls_per_session).latency_s
     if budget.latency_s is not None and seconds.low <= budget.latency_s <= seconds.high:
         near.append("latency_s")
-    interval = mean_interval(_losses(measured))
+    interval = mean_interval(image_losses(measured))
     if budget.max_loss is not None and interval.low is not None and interval.high is not None:
         low, high = interval.low - measured.noise_floor, interval.high - measured.noise_floor
         if low <= budget.max_loss <= high:
@@ -66,7 +65,7 @@ def recheck(
 
 def pooled(measured: Measured, drawn: Comparison) -> Measured:
     """``measured`` with loss and seconds over its own images and calls and the new ones."""
-    ours, others = _losses(measured), losses_of(drawn.metric, drawn.fidelity[drawn.metric])
+    ours, others = image_losses(measured), image_losses(drawn)
     n_images = len(ours) + len(others)
     floor = (measured.noise_floor * len(ours) + drawn.noise_floor * len(others)) / n_images
     seconds = (*measured.latency_s.seconds, *drawn.seconds)
@@ -123,7 +122,3 @@ def _with_near_kept(measured: Measured, budget: Budget) -> Measured:
             "compile_s": 0.0 if "latency_s" in kept else measured.compile_s,
         }
     )
-
-
-def _losses(measured: Measured) -> tuple[float, ...]:
-    return losses_of(measured.metric, measured.fidelity[measured.metric])

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from autoquant.metrics.fidelity import Metric, score
+from autoquant.metrics.fidelity import Metric, score, summarized
 from autoquant.metrics.images import check_images
 from autoquant.metrics.score import MetricScore, losses_of
 from autoquant.planner.drawing import Images, draw
@@ -50,12 +51,39 @@ class Reference:
         losses = losses_of(metric, self.noise[metric])
         return sum(losses) / len(losses)
 
-    def score(self, metrics: Mapping[str, Metric], images: Images) -> dict[str, MetricScore]:
-        """Compare a candidate's images of the same workload, by each metric."""
+    def score(
+        self,
+        metrics: Mapping[str, Metric],
+        images: Images,
+        known: Mapping[str, Sequence[float]] = MappingProxyType({}),
+    ) -> dict[str, MetricScore]:
+        """Compare a candidate's images of the same workload, or the first of them, by each metric.
+
+        Args:
+            metrics: What to compare with.
+            images: The candidate's images.
+            known: Values of each image, by the name of the metric that gave them.
+        """
         return {
-            name: score(metric, self.images, images, self.prompts)
+            name: summarized(known[name], lower_is_better=metric.lower_is_better)
+            if name in known
+            else self.score_from(0, metric, images)
             for name, metric in metrics.items()
         }
+
+    def check(self, images: Images) -> None:
+        """Refuse images, all or the first ones, that no working pipeline draws.
+
+        Raises:
+            DegenerateImage: One is not finite, constant or black.
+        """
+        drawn = len(images)
+        check_images(images, self.prompts[:drawn], self.images[:drawn])
+
+    def score_from(self, first: int, metric: Metric, images: Images) -> MetricScore:
+        """Compare a candidate's images from the one at ``first`` on."""
+        part = slice(first, len(images))
+        return score(metric, self.images[part], images[part], self.prompts[part])
 
 
 def make_reference(

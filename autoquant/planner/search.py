@@ -16,7 +16,7 @@ from autoquant.planner.candidate import Candidate, Runtime
 from autoquant.planner.decomposition import Decomposition
 from autoquant.planner.evaluator import Evaluator
 from autoquant.planner.layer_study import LayerStudy
-from autoquant.planner.measurement import Estimate, Trial
+from autoquant.planner.measurement import Estimate, Trial, image_losses
 from autoquant.planner.others import Nobody, Others
 from autoquant.planner.parameters import (
     is_in_space,
@@ -30,6 +30,7 @@ from autoquant.planner.parameters import (
 )
 from autoquant.planner.progress import OnProgress, Progress, silent
 from autoquant.planner.pruning import Bound, Pruning
+from autoquant.planner.racing import Race, race_for
 from autoquant.planner.sampler import new_study
 from autoquant.planner.search_result import SearchResult
 from autoquant.planner.search_settings import SearchSettings
@@ -260,7 +261,7 @@ class Search:
     def _measure(self, candidate: Candidate) -> Trial:
         number = len(self._finished)
         try:
-            measured = self._evaluator.measure(candidate)
+            measured = self._evaluator.measure(candidate, self._race())
         except MeasuredElsewhere:
             raise
         except CandidateFailed as failure:
@@ -272,6 +273,12 @@ class Search:
             )
         prediction = self._decomposition.prediction if candidate == self._promising else None
         return Trial(number=number, candidate=candidate, measured=measured, predicted=prediction)
+
+    def _race(self) -> Race | None:
+        """What the next candidate runs against, where losing ones are stopped early."""
+        if not self._settings.stop_early:
+            return None
+        return race_for(self._finished.values(), self._budget)
 
     def _tell(self, proposal: optuna.Trial, trial: Trial) -> None:
         if trial.bound_gb is not None:
@@ -286,7 +293,12 @@ class Search:
             proposal.set_constraint(name, missed)
         proposal.set_user_attr("peak_gb", trial.measured.peak_gb)
         proposal.set_user_attr("latency_s", trial.measured.latency_s.median)
-        self._study.tell(proposal, objective_value(trial.measured, self._budget))
+        value = objective_value(trial.measured, self._budget)
+        if trial.measured.is_whole:
+            self._study.tell(proposal, value)
+        else:
+            proposal.report(value, step=len(image_losses(trial.measured)))
+            self._study.tell(proposal, state=TrialState.PRUNED)
 
     def _proven(self, bound_gb: float | None) -> float | None:
         """What was not enough, if it is as much as the budget allows: less proves nothing."""

@@ -16,12 +16,14 @@ class SearchSettings:
         time_limit_s: Wall seconds after which no further candidate is started.
         seed: Seed of the sampler.
         confirm: Whether the winner is drawn on prompts and seeds that the search never saw.
+        stop_early: Whether a candidate's further images are left out once it cannot be the plan.
     """
 
     trials: int = 40
     time_limit_s: float | None = None
     seed: int = 0
     confirm: bool = True
+    stop_early: bool = True
 
     def __post_init__(self) -> None:
         if self.trials < 1:

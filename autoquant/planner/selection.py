@@ -9,10 +9,9 @@ from functools import partial
 from types import MappingProxyType
 
 from autoquant.errors import InfeasibleBudget
-from autoquant.metrics.score import losses_of
 from autoquant.metrics.statistics import paired_difference
 from autoquant.planner.budget import Budget, Objective
-from autoquant.planner.measurement import Measured, Trial, in_session, seconds_a_call
+from autoquant.planner.measurement import Measured, Trial, image_losses, in_session, seconds_a_call
 from autoquant.planner.quantities import gigabytes, seconds
 
 _THEN_LOSS = "the one with the least loss; among those whose loss cannot be told apart, the "
@@ -76,7 +75,13 @@ def choose(trials: Sequence[Trial], budget: Budget, pruned: Sequence[Trial] = ()
     Raises:
         InfeasibleBudget: No measured trial keeps every limit; the message names the nearest.
     """
-    feasible = [t for t in trials if t.measured is not None and is_feasible(t.measured, budget)]
+    feasible = [
+        trial
+        for trial in trials
+        if trial.measured is not None
+        and trial.measured.is_whole
+        and is_feasible(trial.measured, budget)
+    ]
     if not feasible:
         ruled_out = _ruled_out(pruned)
         raise InfeasibleBudget(" ".join([_nearest_point(trials, budget), *ruled_out]))
@@ -165,14 +170,10 @@ def _same_loss(trial: Trial, best: Trial) -> bool:
     ours, theirs = _measured(trial), _measured(best)
     if ours.loss == theirs.loss:
         return True
-    difference = paired_difference(_image_losses(ours), _image_losses(theirs))
+    difference = paired_difference(image_losses(ours), image_losses(theirs))
     if difference.low is None or difference.high is None:
         return False
     return difference.low <= 0 <= difference.high
-
-
-def _image_losses(measured: Measured) -> tuple[float, ...]:
-    return losses_of(measured.metric, measured.fidelity[measured.metric])
 
 
 def _nearest_point(trials: Sequence[Trial], budget: Budget) -> str:

@@ -9,6 +9,7 @@ from autoquant.planner.candidate import Candidate
 from autoquant.planner.evaluator import AnsweringEvaluator
 from autoquant.planner.measurement import Answer, Comparison
 from autoquant.planner.measurement_store import Record
+from autoquant.planner.racing import Race
 from autoquant.planner.shared_study import SharedStudy
 from autoquant.planner.workload import Workload
 from autoquant.redaction import redacted
@@ -21,8 +22,8 @@ class SharedEvaluator:
         self._shared = shared
         self._own = own
 
-    def answer(self, candidate: Candidate) -> Answer:
-        """Answer one candidate.
+    def answer(self, candidate: Candidate, race: Race | None = None) -> Answer:
+        """Answer one candidate, which may have lost another race: its best is in this study too.
 
         Raises:
             MeasuredElsewhere: Someone else is measuring it.
@@ -30,7 +31,7 @@ class SharedEvaluator:
         """
         record = self._shared.record(candidate)
         if record is None:
-            record = self._measure(candidate)
+            record = self._measure(candidate, race)
         if record.answer is None:
             raise CandidateFailed(record.failure or "", record.bound_gb)
         return record.answer
@@ -43,14 +44,14 @@ class SharedEvaluator:
         """
         return self._own.compare(candidate, workload)
 
-    def _measure(self, candidate: Candidate) -> Record:
+    def _measure(self, candidate: Candidate, race: Race | None) -> Record:
         claim = self._shared.claim(candidate)
         if claim is None:
             raise MeasuredElsewhere(f"{candidate.label} is being measured elsewhere.")
         started = time.monotonic()
         try:
             with self._shared.beating(claim):
-                answer = self._own.answer(candidate)
+                answer = self._own.answer(candidate, race)
             record = Record(candidate=candidate, answer=answer)
         except CandidateFailed as failure:
             record = Record(

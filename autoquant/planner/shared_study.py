@@ -60,12 +60,13 @@ class Terms(BaseModel):
     budget: Budget
     trials: int
     seed: int
+    stop_early: bool = True
     preparation: Preparation
 
     @property
     def settings(self) -> SearchSettings:
         """How much to spend."""
-        return SearchSettings(trials=self.trials, seed=self.seed)
+        return SearchSettings(trials=self.trials, seed=self.seed, stop_early=self.stop_early)
 
     def differences(self, identity: Identity, preparation: Preparation) -> list[str]:
         """What keeps measurements made there and here from being compared.

@@ -18,6 +18,7 @@ from autoquant.planner.measurement_store import (
     image_hashes,
 )
 from autoquant.planner.parameters import unquantized
+from autoquant.planner.racing import Race, is_enough
 from autoquant.planner.request import Preparation
 from autoquant.planner.workload import Workload
 from autoquant.redaction import redacted
@@ -56,15 +57,15 @@ class StoredEvaluator:
         self._device: AnsweringEvaluator | None = None
         self.preparation = self._stored_preparation() or self._prepare()
 
-    def answer(self, candidate: Candidate) -> Answer:
-        """Answer one candidate.
+    def answer(self, candidate: Candidate, race: Race | None = None) -> Answer:
+        """Answer one candidate, which is measured until it has lost ``race``.
 
         Raises:
             CandidateFailed: It could not be measured, now or before.
         """
         record = self._stored(candidate)
-        if record is None:
-            record = self._measure(candidate)
+        if record is None or not _is_enough(record, race):
+            record = self._measure(candidate, race)
         else:
             self._on_event("recalled", **_named(candidate), failure=record.failure)
         if record.answer is None:
@@ -152,12 +153,12 @@ class StoredEvaluator:
             return False
         return self._vram_gb is None or record.bound_gb < self._vram_gb
 
-    def _measure(self, candidate: Candidate) -> Record:
+    def _measure(self, candidate: Candidate, race: Race | None) -> Record:
         device = self._measuring()
         started = time.monotonic()
         self._on_event("started", **_named(candidate))
         try:
-            answer, failure = device.answer(candidate), None
+            answer, failure = device.answer(candidate, race), None
         except CandidateFailed as error:
             answer, failure = None, error
         record = self._record(candidate, answer, failure, time.monotonic() - started)
@@ -208,6 +209,10 @@ class StoredEvaluator:
         self._study.write(record)
         for store in self._stores[1:]:
             store.copy(record, self._study)
+
+
+def _is_enough(record: Record, race: Race | None) -> bool:
+    return record.answer is None or is_enough(record.answer.measured, race)
 
 
 def _named(candidate: Candidate) -> dict[str, str]:

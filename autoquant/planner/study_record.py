@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from autoquant.planner.budget import Budget
 from autoquant.planner.candidate import Candidate, Runtime
-from autoquant.planner.measurement import Trial
+from autoquant.planner.measurement import Trial, image_losses
 from autoquant.planner.search_result import SearchResult
 from autoquant.planner.selection import describe, excess, is_feasible
 from autoquant.search_spaces.scheme import NONE
@@ -33,7 +33,8 @@ def write_study(
 
     Parameters are named as in a plan (``transformer.scheme``, ``pipeline.offload``); the value is
     the loss; the excess over each limit is a constraint; other figures are user attributes. What
-    was ruled out before it was loaded is pruned.
+    was ruled out before it was loaded is pruned, and so is what was stopped early, with the loss of
+    each image that was drawn.
 
     Args:
         result: The search.
@@ -72,7 +73,9 @@ def _summary(result: SearchResult, budget: Budget, class_name: str) -> dict[str,
     kept = [
         (trial.measured.loss, trial)
         for trial in result.trials
-        if trial.measured is not None and is_feasible(trial.measured, budget)
+        if trial.measured is not None
+        and trial.measured.is_whole
+        and is_feasible(trial.measured, budget)
     ]
     best = min(kept, key=lambda entry: (entry[0], entry[1].number), default=None)
     return {
@@ -142,8 +145,16 @@ def _as_optuna(
         "latency_s": measured.latency_s.median,
         **{name: score.mean for name, score in measured.fidelity.items()},
     }
+    ended: dict[str, Any] = {"value": measured.loss}
+    if not measured.is_whole:
+        figures["loss of all images, estimated"] = measured.loss
+        label |= {"stopped": measured.stopped}
+        ended = {
+            "state": TrialState.PRUNED,
+            "intermediate_values": dict(enumerate(image_losses(measured))),
+        }
     return create_trial(
-        value=measured.loss,
+        **ended,
         user_attrs=label | figures,
         constraints=missed,
         # Where optuna-dashboard 0.21 looks for them.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,19 @@ from autoquant.planner.workload import Sample, Workload
 # A median of fewer calls has no quartiles to speak of.
 _LEAST_TIMED_CALLS = 3
 
+Stops = Callable[[Sequence[Images], Sequence[float]], bool]
+"""Takes the images of each call so far and the seconds of each timed one: whether to end there."""
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """The first call: its images, the memory that it took, and its seconds."""
+
+    images: Images
+    peak_bytes: int
+    other_counters: Mapping[str, int]
+    seconds: float
+
 
 @dataclass(frozen=True)
 class Drawn:
@@ -33,31 +46,54 @@ class Drawn:
     compile_s: float
 
 
-def draw_workload(built: BuiltPipeline, workload: Workload, device: torch.device) -> Drawn:
-    """Draw every sample once under the clock, after one call that warms up and counts memory."""
+def warm_up(built: BuiltPipeline, workload: Workload, device: torch.device) -> WarmUp:
+    """Make the first call, which counts memory and compiles what is to be compiled."""
     announce("warm up")
-    batches = list(workload.batches())
+    first = next(workload.batches())
     counter = counter_for(device)
     compiles = built.runtime.compile != "none"
     if compiles and counter.sees_compiled_code:
         compile_denoisers(built.pipeline, built.runtime.compile)
-    with timed(device) as first_call, counter.watch(*built.modules.values()) as reading:
-        draw(built.pipeline, workload, batches[0])
+    with timed(device) as clock, counter.watch(*built.modules.values()) as reading:
+        images = draw(built.pipeline, workload, first)
     if compiles and not counter.sees_compiled_code:
         compile_denoisers(built.pipeline, built.runtime.compile)
-        with timed(device) as first_call:
-            draw(built.pipeline, workload, batches[0])
+        with timed(device) as clock:
+            images = draw(built.pipeline, workload, first)
+    return WarmUp(images, reading.peak_bytes, dict(reading.additional_bytes), clock.seconds)
+
+
+def draw_workload(
+    built: BuiltPipeline,
+    warm: WarmUp,
+    workload: Workload,
+    device: torch.device,
+    stops: Stops = lambda images, seconds: False,
+) -> Drawn:
+    """Draw every further sample under the clock, unless ``stops`` ends it.
+
+    The images of the first call are those of ``warm``; it is made again where fewer than three
+    others are there to be timed.
+    """
     announce("draw")
-    repeats = [batches[0]] * max(0, _LEAST_TIMED_CALLS - len(batches))
-    with held_to(device, _limit_bytes(reading.peak_bytes)):
-        images, seconds = draw_timed(built, workload, [*batches, *repeats], device)
+    first, *others = workload.batches()
+    repeats = [first] * max(0, _LEAST_TIMED_CALLS - len(others))
+    images, seconds = [warm.images], list[float]()
+    for batch in [*others, *repeats]:
+        with held_to(device, _limit_bytes(warm.peak_bytes)):
+            drawn, (took_s,) = draw_timed(built, workload, [batch], device)
+        seconds.append(took_s)
+        if len(images) <= len(others):
+            images += drawn
+            if len(images) <= len(others) and stops(images, seconds):
+                break
     latency_s = summarize(seconds)
     return Drawn(
-        images=np.concatenate(images[: len(batches)]),
-        peak_bytes=reading.peak_bytes,
-        other_counters=dict(reading.additional_bytes),
+        images=np.concatenate(images),
+        peak_bytes=warm.peak_bytes,
+        other_counters=warm.other_counters,
         latency_s=latency_s,
-        compile_s=max(0.0, first_call.seconds - latency_s.median) if compiles else 0.0,
+        compile_s=compile_seconds(built, warm.seconds, latency_s),
     )
 
 
@@ -70,19 +106,22 @@ def draw_as_it_runs(
         The images; the seconds of each call, without the one that warms up; and the seconds that
         compiling took.
     """
-    batches = list(workload.batches())
-    if built.runtime.compile == "none":
-        announce("draw")
-        images, seconds = draw_timed(built, workload, batches, device)
-        return np.concatenate(images), tuple(seconds[1:]), 0.0
+    first, *others = workload.batches()
     announce("warm up")
-    compile_denoisers(built.pipeline, built.runtime.compile)
-    with timed(device) as first_call:
-        draw(built.pipeline, workload, batches[0])
+    if built.runtime.compile != "none":
+        compile_denoisers(built.pipeline, built.runtime.compile)
+    (warmed,), (first_s,) = draw_timed(built, workload, [first], device)
     announce("draw")
-    images, seconds = draw_timed(built, workload, batches, device)
-    compile_s = max(0.0, first_call.seconds - summarize(seconds).median)
-    return np.concatenate(images), tuple(seconds), compile_s
+    images, seconds = draw_timed(built, workload, others, device)
+    compile_s = compile_seconds(built, first_s, summarize(seconds)) if seconds else 0.0
+    return np.concatenate([warmed, *images]), tuple(seconds), compile_s
+
+
+def compile_seconds(built: BuiltPipeline, first_s: float, usual: LatencySummary) -> float:
+    """What the first call took longer than others, where something is compiled in it."""
+    if built.runtime.compile == "none":
+        return 0.0
+    return max(0.0, first_s - usual.median)
 
 
 def draw_timed(

@@ -83,6 +83,7 @@ def _summary(
     selection: Selection,
 ) -> SearchSummary:
     failed = [trial for trial in result.trials if trial.failure is not None]
+    undrawn = [trial.measured.undrawn_images for trial in result.trials if trial.measured]
     return SearchSummary(
         trials=len(result.trials),
         pruned=len(result.pruned),
@@ -91,6 +92,8 @@ def _summary(
         seed=settings.seed,
         interrupted=result.interrupted,
         converged=result.converged,
+        stopped=sum(map(bool, undrawn)),
+        undrawn_images=sum(undrawn),
         prediction_error=prediction_error(result.trials, budget.calls_per_session),
         rule=RULES[budget.objective],
         ties=tuple(trial.candidate.label for trial in selection.tied),

@@ -54,7 +54,7 @@ def serve(orders: Iterable[str], replies: IO[str], prepare: PrepareFunction) -> 
                     reply(preparation)
                 elif isinstance(order, Measure) and evaluator is not None:
                     with limited_to(order.limit_gb):
-                        reply(evaluator.answer(order.candidate))
+                        reply(evaluator.answer(order.candidate, order.race))
                 elif isinstance(order, Compare) and evaluator is not None:
                     reply(evaluator.compare(order.candidate, order.workload))
                 elif health is not None:

@@ -18,6 +18,7 @@ from autoquant.planner.health import Health
 from autoquant.planner.measurement import Answer, Comparison
 from autoquant.planner.parameters import unquantized
 from autoquant.planner.phases import announce
+from autoquant.planner.racing import Race
 from autoquant.planner.request import Preparation, Request
 from autoquant.planner.source import PipelineSource
 from autoquant.planner.worker import Prepared, serve_standard_streams
@@ -62,7 +63,7 @@ class Recorded:
         self._calls = calls
         self._image_root = image_root
 
-    def answer(self, candidate: Candidate) -> Answer:
+    def answer(self, candidate: Candidate, race: Race | None = None) -> Answer:
         with self._calls.open("a") as file:
             file.write(f"{candidate.digest}\n")
         announce("load")

@@ -18,7 +18,7 @@ from autoquant.planner.candidate import Candidate, Runtime
 from autoquant.planner.levers import attention_restored, set_attention
 from autoquant.planner.loading import DirectoryLoader
 from autoquant.planner.preparation import first_that_fits, reference_runtimes
-from autoquant.planner.timed_workload import draw_workload
+from autoquant.planner.timed_workload import Drawn, draw_workload, warm_up
 from autoquant.planner.workload import Workload
 from autoquant.search_spaces.levers import LeverSpace
 from autoquant.search_spaces.scheme import Choice
@@ -34,13 +34,18 @@ WORKLOAD = Workload(
 INT8 = {"transformer": Choice(scheme="torchao:int8wo")}
 
 
+def measured_workload(loader: DirectoryLoader, what: Candidate, device: torch.device) -> Drawn:
+    built = build_pipeline(loader, what, device)
+    return draw_workload(built, warm_up(built, WORKLOAD, device), WORKLOAD, device)
+
+
 @pytest.fixture(scope="module")
 def draw(demo_directory: Path) -> Callable[..., Any]:
     loader = DirectoryLoader(demo_directory)
 
     def drawn(**levers: Any) -> Any:
         candidate = Candidate(components=INT8, runtime=Runtime(**levers))
-        return draw_workload(build_pipeline(loader, candidate, CPU), WORKLOAD, CPU)
+        return measured_workload(loader, candidate, CPU)
 
     return drawn
 
@@ -90,7 +95,7 @@ def test_offload_saves_memory_on_an_accelerator(demo_directory: Path, offload: s
 
     def drawn(**levers: Any) -> Any:
         candidate = Candidate(components={}, runtime=Runtime(**levers))
-        return draw_workload(build_pipeline(loader, candidate, device), WORKLOAD, device)
+        return measured_workload(loader, candidate, device)
 
     plain, offloaded = drawn(), drawn(offload=offload)
     allocated = f"{device.type}.allocated"

@@ -17,7 +17,7 @@ import torch
 from autoquant.planner.building import build_pipeline
 from autoquant.planner.candidate import Candidate, Runtime
 from autoquant.planner.loading import DirectoryLoader
-from autoquant.planner.timed_workload import Drawn, draw_workload
+from autoquant.planner.timed_workload import Drawn, draw_workload, warm_up
 from autoquant.planner.workload import Workload
 from autoquant.search_spaces.compatibility import conflicts
 from autoquant.search_spaces.scheme import Choice
@@ -41,7 +41,8 @@ def drawn(demo_directory: Path) -> DrawnWith:
             batch_size=batch_size,
             call_arguments={"max_sequence_length": 16},
         )
-        return draw_workload(build_pipeline(loader, candidate, CPU), workload, CPU)
+        built = build_pipeline(loader, candidate, CPU)
+        return draw_workload(built, warm_up(built, workload, CPU), workload, CPU)
 
     return draw
 

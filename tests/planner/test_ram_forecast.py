@@ -13,6 +13,7 @@ from autoquant.planner.candidate import Candidate, Runtime
 from autoquant.planner.forecast import Predictor
 from autoquant.planner.measurement import Measured, Trial
 from autoquant.planner.priors import Priors
+from autoquant.planner.racing import Race
 from autoquant.planner.search import search
 from autoquant.planner.search_settings import SearchSettings
 from autoquant.planner.selection import choose, is_feasible
@@ -36,7 +37,7 @@ class Machine:
     def __init__(self, counter: str) -> None:
         self._counter = counter
 
-    def measure(self, candidate: Candidate) -> Measured:
+    def measure(self, candidate: Candidate, race: Race | None = None) -> Measured:
         held = {n: SIZES_GB[n] * BITS[c.scheme] / 16 for n, c in candidate.components.items()}
         offload = candidate.runtime.offload
         on_device = {"none": sum(held.values()), "model": max(held.values()), "sequential": 0.5}

@@ -8,6 +8,7 @@ from autoquant.errors import CandidateFailed, InfeasibleBudget
 from autoquant.planner.budget import Budget
 from autoquant.planner.candidate import Candidate
 from autoquant.planner.measurement import Measured
+from autoquant.planner.racing import Race
 from autoquant.planner.search import search
 from autoquant.planner.search_result import SearchResult
 from autoquant.planner.search_settings import SearchSettings
@@ -24,7 +25,7 @@ SPACE = SearchSpace(
 class Textbook:
     """Memory falls with the bits, seconds and losses rise."""
 
-    def measure(self, candidate: Candidate) -> Measured:
+    def measure(self, candidate: Candidate, race: Race | None = None) -> Measured:
         schemes = [choice.scheme for choice in candidate.components.values()]
         held = {n: BITS[c.scheme] / 4 for n, c in candidate.components.items()}
         return measured(
@@ -42,7 +43,7 @@ class FailsOn(Textbook):
     def __init__(self, scheme: str) -> None:
         self._scheme = scheme
 
-    def measure(self, candidate: Candidate) -> Measured:
+    def measure(self, candidate: Candidate, race: Race | None = None) -> Measured:
         if any(choice.scheme == self._scheme for choice in candidate.components.values()):
             raise CandidateFailed("Metric 'flip' is nan for prompt 3 ('a red circle').")
         return super().measure(candidate)
@@ -93,7 +94,7 @@ def test_a_component_without_a_choice_stays_as_it_is() -> None:
 
 def test_a_pipeline_without_a_searched_component_is_planned_as_it_is() -> None:
     class Fixed:
-        def measure(self, candidate: Candidate) -> Measured:
+        def measure(self, candidate: Candidate, race: Race | None = None) -> Measured:
             return measured(peak_gb=2.0)
 
     result = search(Fixed(), SearchSpace(components={}), Budget.of(vram_gb=4))

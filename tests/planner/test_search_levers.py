@@ -6,6 +6,7 @@ from autoquant.planner.budget import Budget
 from autoquant.planner.candidate import Candidate, Runtime
 from autoquant.planner.measurement import Measured
 from autoquant.planner.parameters import number_of_candidates, refusal
+from autoquant.planner.racing import Race
 from autoquant.planner.search import search
 from autoquant.planner.search_settings import SearchSettings
 from autoquant.planner.selection import choose
@@ -43,7 +44,7 @@ class Card:
     def __init__(self) -> None:
         self.asked: list[Candidate] = []
 
-    def measure(self, candidate: Candidate) -> Measured:
+    def measure(self, candidate: Candidate, race: Race | None = None) -> Measured:
         self.asked.append(candidate)
         held = {
             name: SIZES_GB[name] * SHARES[choice.scheme]

@@ -6,14 +6,16 @@ from typing import Any
 import pytest
 
 from autoquant.errors import CandidateFailed, OutOfMemory
+from autoquant.planner.budget import Budget
 from autoquant.planner.candidate import Candidate, Runtime
 from autoquant.planner.evaluator import AnsweringEvaluator
 from autoquant.planner.measurement import Answer
 from autoquant.planner.measurement_store import MeasurementStore
 from autoquant.planner.parameters import unquantized
+from autoquant.planner.racing import Race, stopped
 from autoquant.planner.request import Preparation
 from autoquant.planner.stored_evaluator import StoredEvaluator
-from tests.planner.measurements import candidate
+from tests.planner.measurements import candidate, measured
 from tests.planner.recorded_worker import PREPARATION, SPACE, Recorded
 
 INT8, BROKEN = candidate("fake:int8"), candidate("fake:broken3")
@@ -57,6 +59,27 @@ def test_nothing_is_measured_twice_and_nothing_started_that_is_not_needed(tmp_pa
     assert again.answer(unquantized(SPACE, Runtime())) == PREPARATION.reference
     assert again.images_of(INT8).is_dir()
     assert device.calls == ["start", INT8.digest]
+
+
+def test_what_was_stopped_is_measured_again_where_it_may_win(tmp_path: Path) -> None:
+    class Stopping:
+        def answer(self, candidate: Candidate, race: Race | None = None) -> Answer:
+            asked.append(race)
+            whole = measured(per_image=(0.1,) * 8, loss=0.1, peak_gb=3.0)
+            seen = whole if race is None else stopped(whole, race, 1)
+            return Answer(measured=seen, components={})
+
+    def race(vram_gb: float) -> Race:
+        return Race(budget=Budget.of(vram_gb=vram_gb), best=None, hardness=(0.1,) * 8)
+
+    asked: list[Race | None] = []
+    evaluator = StoredEvaluator(MeasurementStore(tmp_path), lambda: (PREPARATION, Stopping()))
+    assert evaluator.answer(INT8, race(2.0)).measured.undrawn_images == 5
+    assert evaluator.answer(INT8, race(2.5)).measured.undrawn_images == 5
+    assert asked == [race(2.0)]  # it misses the other limit as well
+    assert evaluator.answer(INT8, race(4.0)).measured.is_whole
+    assert evaluator.answer(INT8, race(2.0)).measured.is_whole
+    assert asked == [race(2.0), race(4.0)]
 
 
 def test_a_comparison_is_made_once_for_each_workload(tmp_path: Path) -> None:
@@ -127,7 +150,7 @@ class Full:
 
     calls = 0
 
-    def answer(self, candidate: Candidate) -> Answer:
+    def answer(self, candidate: Candidate, race: Race | None = None) -> Answer:
         Full.calls += 1
         raise OutOfMemory("out of memory: 8 GB were not enough", bound_gb=8.0)
 
@@ -152,7 +175,7 @@ def test_running_out_of_less_memory_than_the_budget_proves_nothing(
 
 def test_no_home_directory_and_no_token_in_what_is_kept(tmp_path: Path) -> None:
     class Telling:
-        def answer(self, candidate: Candidate) -> Answer:
+        def answer(self, candidate: Candidate, race: Race | None = None) -> Answer:
             raise CandidateFailed(f"{Path.home()}/model refused hf_{'a' * 30}")
 
     evaluator = StoredEvaluator(MeasurementStore(tmp_path), lambda: (PREPARATION, Telling()))

@@ -24,6 +24,9 @@ BUDGET = Budget.of(vram_gb=16)
 KEPT = tuple(f"blocks.{number}.norm" for number in range(5))
 
 
+CUT = {"stopped": "its images lose more", "undrawn_images": 3}
+
+
 def a_trial(number: int, scheme: str, offload: str = "none", **changes: object) -> Trial:
     runtime = Runtime.model_validate({"offload": offload})
     candidate = Candidate(components=choices(scheme), runtime=runtime)
@@ -40,8 +43,11 @@ def a_search() -> SearchResult:
             a_trial(2, "none", "model", measured=measured("torchao:float8wo")),
             a_trial(3, "quanto:int4", failure="no such kernel"),
             Trial(number=4, candidate=Candidate(components=kept), measured=measured("none")),
+            a_trial(
+                5, "quanto:int2", measured=measured("bitsandbytes:nf4", 3).model_copy(update=CUT)
+            ),
         ),
-        pruned=(a_trial(5, "sdnq:int8", bound_gb=17.5),),
+        pruned=(a_trial(6, "sdnq:int8", bound_gb=17.5),),
         seconds=1.0,
         interrupted=False,
     )
@@ -77,12 +83,14 @@ def test_every_trial_says_what_became_of_it(study: optuna.Study) -> None:
     states = [trial.state for trial in study.trials]
     assert states == [
         *(TrialState.COMPLETE, TrialState.COMPLETE, TrialState.COMPLETE),
-        *(TrialState.FAIL, TrialState.COMPLETE, TrialState.PRUNED),
+        *(TrialState.FAIL, TrialState.COMPLETE, TrialState.PRUNED, TrialState.PRUNED),
     ]
     assert study.trials[1].user_attrs["candidate"] == "transformer torchao:int8wo"
     assert study.trials[1].user_attrs["peak_gb"] == 14.0
     assert study.trials[3].user_attrs["failure"] == "no such kernel"
-    assert study.trials[5].user_attrs["peak_gb is at least"] == 17.5
+    assert study.trials[5].user_attrs["stopped"] == "its images lose more"
+    assert study.trials[5].intermediate_values == pytest.approx({0: 0.12, 1: 0.132, 2: 0.144})
+    assert study.trials[6].user_attrs["peak_gb is at least"] == 17.5
 
 
 def test_limits_are_constraints(study: optuna.Study) -> None:

@@ -26,7 +26,7 @@ class AlternativePicture:
 
 @dataclass(frozen=True)
 class AlternativeImages:
-    """Every sample of one candidate, in the order of the workload."""
+    """The samples that one candidate drew; all of them, unless it was stopped early."""
 
     point: Point
     pictures: tuple[AlternativePicture, ...]
@@ -70,11 +70,14 @@ def make_alternatives(evidence: Evidence, gallery: Gallery) -> Alternatives:
 def _pictures(
     plan: Plan, images: CandidateImages, wanted: Sequence[int], quality: Quality
 ) -> tuple[AlternativePicture, ...]:
-    table = score_table(plan, plan.pareto[images.place].measured)
+    measured = plan.pareto[images.place].measured
+    table = score_table(plan, measured)
+    drawn = len(plan.workload.samples) - measured.undrawn_images
     try:
         return tuple(
             AlternativePicture(encode_pair(images.pairs[index], quality), table.caption(index))
             for index in wanted
+            if index < drawn
         )
     except InputError:
         return ()

@@ -38,6 +38,7 @@ class Point:
         is_reference: Whether nothing is quantized.
         tied: Whether its loss cannot be told from that of the plan.
         missed: Which limits it misses, in words; empty if none.
+        stopped: Why not every image was drawn, or empty; its loss is then an estimate.
     """
 
     key: str
@@ -55,6 +56,7 @@ class Point:
     is_reference: bool
     tied: bool
     missed: tuple[str, ...]
+    stopped: str = ""
 
     @property
     def kind(self) -> str:
@@ -68,9 +70,11 @@ class Point:
         """Where it stands, in words."""
         if self.chosen:
             return "chosen"
-        if self.missed:
-            return f"misses {' and '.join(self.missed)}"
-        return "same loss as the choice, within the spread" if self.tied else ""
+        misses = f"misses {' and '.join(self.missed)}" if self.missed else ""
+        if self.stopped:
+            early = "loss estimated from its first images"
+            return f"{misses}; {early}" if misses else f"{self.stopped}; {early}"
+        return misses or ("same loss as the choice, within the spread" if self.tied else "")
 
     @property
     def summary(self) -> str:
@@ -108,8 +112,8 @@ def loss_interval(measured: Measured) -> Interval | None:
     interval = mean_interval(losses_of(measured.metric, score))
     if interval.low is None or interval.high is None:
         return None
-    floor = measured.noise_floor
-    return max(0.0, interval.low - floor), max(0.0, interval.high - floor)
+    scale, floor = measured.loss_scale, measured.noise_floor
+    return max(0.0, scale * interval.low - floor), max(0.0, scale * interval.high - floor)
 
 
 def missed_limits(measured: Measured, budget: Budget) -> tuple[str, ...]:
@@ -160,6 +164,7 @@ def _point(key: str, point: ParetoPoint, plan: Plan) -> Point:
         is_reference=point is plan.reference_point,
         tied=candidate.label in plan.search.ties,
         missed=missed_limits(measured, plan.budget),
+        stopped=measured.stopped,
     )
 
 

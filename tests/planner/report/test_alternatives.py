@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from autoquant.planner.candidate_images import FOLDER
+from autoquant.planner.plan import Plan
 from autoquant.planner.report import alternatives, write_report
 from autoquant.planner.report.alternatives import Alternatives, make_alternatives
 from autoquant.planner.report.evidence import read_evidence
 from autoquant.planner.report.pictures import make_gallery
 from tests.planner.report.conftest import Open
 from tests.planner.report.driving import answer
-from tests.planner.report.recorded_run import write_run
+from tests.planner.report.recorded_run import recorded_plan, write_run
 
 FLOAT8, NF4 = "transformer torchao:float8wo", "transformer bitsandbytes:nf4"
 
@@ -36,6 +37,38 @@ def test_a_candidate_without_all_images_is_not_shown(tmp_path: Path) -> None:
         if "nf4" in folder.name:
             (folder / "0003.png").write_bytes(b"no image")
     assert [each.point.name for each in alternatives_of(run).shown] == [FLOAT8]
+
+
+def with_nf4_stopped() -> Plan:
+    plan = recorded_plan()
+    first, *others = plan.pareto
+    cut = {"stopped": "it is slower than the best one", "undrawn_images": 3}
+    measured = first.measured.model_copy(update=cut)
+    return plan.model_copy(
+        update={"pareto": (first.model_copy(update={"measured": measured}), *others)}
+    )
+
+
+def test_a_candidate_that_was_stopped_early_shows_what_it_drew(tmp_path: Path) -> None:
+    run = write_run(tmp_path, with_nf4_stopped())
+    float8, nf4 = alternatives_of(run).shown
+    assert sorted(float8.by_index) == [0, 1, 2, 3, 4, 5]
+    assert sorted(nf4.by_index) == [0, 1, 2]
+    html = write_report(run).read_text(encoding="utf-8")
+    assert "loss estimated from its first images" in html
+    assert "≈0.12" in html
+
+
+def test_pairs_that_the_candidate_did_not_draw_are_hidden(visit: Open) -> None:
+    page = visit(with_nf4_stopped())
+    pick = page.get_by_label("Compare the unquantized images with")
+    pick.select_option(index=2)
+    assert page.locator(".pair:not([hidden])").count() == 3
+    assert page.locator(".pair:visible").count() == 1  # the others wait among the further pairs
+    pick.select_option(index=1)
+    assert page.locator(".pair:not([hidden])").count() == 6
+    page.get_by_label("The quantized images are those of").select_option(index=2)
+    assert "1 pair is identical" in page.locator("#blind-test [data-needed]").inner_text()
 
 
 def test_what_the_page_has_no_room_for_is_named(

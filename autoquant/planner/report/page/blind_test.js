@@ -89,7 +89,8 @@ function startBlindTest(root) {
   /** The pairs of the picked candidate that are not identical pixel for pixel. */
   function choosePairs() {
     const key = pick ? pick.value : PLANNED;
-    pairs = Array.from(drawn, ([pair, shots]) => ({
+    const picked = Array.from(drawn).filter(([, shots]) => shots.has(key));
+    pairs = picked.map(([pair, shots]) => ({
       key,
       prompt: pair.querySelector(".prompt").textContent,
       small: pair.classList.contains("small"),
@@ -97,7 +98,7 @@ function startBlindTest(root) {
       planned: shots.get(key).planned,
       askable: shots.get(key).askable,
     })).filter((pair) => pair.askable);
-    const identical = drawn.size - pairs.length;
+    const identical = picked.length - pairs.length;
     part("needed").textContent = [foretold(pairs.length), leftOut(identical)].join(" ").trim();
     part("begin").disabled = pairs.length === 0;
   }

@@ -28,6 +28,9 @@ function startSlider(compare) {
 function showCandidate(key) {
   drawn.forEach((shots, pair) => {
     const shot = shots.get(key);
+    // A candidate that was stopped early has not drawn every sample.
+    pair.hidden = shot === undefined;
+    if (pair.hidden) return;
     const prompt = pair.querySelector(".prompt").textContent;
     const planned = pair.querySelector(".planned img");
     planned.src = shot.planned;
