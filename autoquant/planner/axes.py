@@ -54,6 +54,10 @@ class Axis:
             "scheme": tuple(choice.scheme for choice in made),
             "width": tuple(f"{bits(choice.scheme):g}" for choice in made),
             "exclusions": tuple(" ".join(choice.exclusions) for choice in made),
+            "overrides": tuple(
+                " ".join(f"{it.scheme} {' '.join(it.layers)}" for it in choice.overrides)
+                for choice in made
+            ),
             "fuse_qkv": tuple(str(choice.fuse_qkv) for choice in made),
         }
 
@@ -104,7 +108,7 @@ def allowed(rows: Indices, axes: Sequence[Axis], space: SearchSpace) -> NDArray[
             [
                 [
                     any(
-                        space.why_refused(axis.name, made.scheme, lever, getattr(runtime, lever))
+                        space.why_refused(axis.name, made, lever, getattr(runtime, lever))
                         for lever in CONFLICTING_LEVERS
                     )
                     for runtime in levers.options

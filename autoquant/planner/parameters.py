@@ -10,7 +10,7 @@ from typing import Any
 
 from autoquant.planner.candidate import Candidate, Runtime
 from autoquant.search_spaces.levers import CONFLICTING_LEVERS
-from autoquant.search_spaces.scheme import NONE, Choice, Scheme
+from autoquant.search_spaces.scheme import NONE, Choice, Override, Scheme
 from autoquant.search_spaces.space import ComponentSpace, SearchSpace
 
 ParameterValue = str | bool
@@ -46,8 +46,10 @@ def parameters_of(candidate: Candidate, space: SearchSpace) -> dict[str, Paramet
         parameters[f"{name}.scheme"] = choice.scheme
         if len(component.fuse_qkv) > 1:
             parameters[f"{name}.fuse_qkv"] = choice.fuse_qkv
-        if choice.scheme != NONE and len(component.exclusions) > 1:
-            parameters[_exclusions_parameter(name, component)] = _exclusions_name(choice.exclusions)
+        if choice.scheme != NONE and len(_exclusions_names(component)) > 1:
+            parameters[_exclusions_parameter(name, component)] = _exclusions_name(
+                choice.exclusions, choice.overrides
+            )
     for lever in _open_levers(space):
         parameters[f"{PIPELINE}.{lever}"] = getattr(candidate.runtime, lever)
     return parameters
@@ -58,9 +60,9 @@ def refusal(candidate: Candidate, space: SearchSpace) -> str | None:
     for name, choice in candidate.components.items():
         for lever in CONFLICTING_LEVERS:
             value = getattr(candidate.runtime, lever)
-            reason = space.why_refused(name, choice.scheme, lever, value)
+            reason = space.why_refused(name, choice, lever, value)
             if reason is not None:
-                return f"{name}: {choice.scheme} with {lever} {value}: {reason}"
+                return f"{name}: {' and '.join(choice.schemes)} with {lever} {value}: {reason}"
     return None
 
 
@@ -124,7 +126,7 @@ def number_of_candidates(space: SearchSpace) -> int:
                 1
                 for choice in choices(component)
                 if not any(
-                    space.why_refused(name, choice.scheme, lever, getattr(runtime, lever))
+                    space.why_refused(name, choice, lever, getattr(runtime, lever))
                     for lever in CONFLICTING_LEVERS
                 )
             )
@@ -177,14 +179,20 @@ def _suggest_choice(trial: Any, name: str, component: ComponentSpace) -> Choice:
     fuse_qkv = component.fuse_qkv[0]
     if len(component.fuse_qkv) > 1:
         fuse_qkv = trial.suggest_categorical(f"{name}.fuse_qkv", list(component.fuse_qkv))
-    exclusions: tuple[str, ...] = ()
-    if scheme != NONE:
-        names = [_exclusions_name(paths) for paths in component.exclusions]
-        chosen = names[0]
-        if len(names) > 1:
-            chosen = trial.suggest_categorical(_exclusions_parameter(name, component), names)
-        exclusions = component.smallest_equal(scheme, names.index(chosen))
     fuse_qkv = fuse_qkv and component.may_fuse(scheme)
+    if scheme == NONE:
+        return Choice(fuse_qkv=fuse_qkv)
+    names = _exclusions_names(component)
+    place = 0
+    if len(names) > 1:
+        chosen = trial.suggest_categorical(_exclusions_parameter(name, component), names)
+        place = names.index(chosen)
+    if place >= len(component.exclusions):
+        mixed = component.mixed[place - len(component.exclusions)]
+        if mixed.scheme == scheme:
+            return mixed.model_copy(update={"fuse_qkv": fuse_qkv})
+        place = 0
+    exclusions = component.smallest_equal(scheme, place)
     return Choice(scheme=scheme, exclusions=exclusions, fuse_qkv=fuse_qkv)
 
 
@@ -195,16 +203,31 @@ def choices(component: ComponentSpace) -> Iterator[Choice]:
             continue
         for exclusions in component.distinct_exclusions(scheme) if scheme != NONE else ((),):
             yield Choice(scheme=scheme, exclusions=exclusions, fuse_qkv=fuse_qkv)
+        for mixed in component.mixed:
+            if mixed.scheme == scheme:
+                yield mixed.model_copy(update={"fuse_qkv": fuse_qkv})
 
 
 def _exclusions_parameter(name: str, component: ComponentSpace) -> str:
     """A parameter's choices cannot change within a study, so other sets are another parameter."""
-    if not component.measured_sets:
+    if not component.measured_sets and not component.mixed:
         return f"{name}.exclusions"
-    text = " ".join(map(_exclusions_name, component.exclusions))
+    text = " ".join(_exclusions_names(component))
     return f"{name}.exclusions.{sha256(text.encode()).hexdigest()[:8]}"
 
 
-def _exclusions_name(paths: tuple[str, ...]) -> str:
+def _exclusions_names(component: ComponentSpace) -> list[str]:
+    """What can be left out of a component, or given another scheme, as an Optuna parameter."""
+    return [
+        *map(_exclusions_name, component.exclusions),
+        *(_exclusions_name(choice.exclusions, choice.overrides) for choice in component.mixed),
+    ]
+
+
+def _exclusions_name(paths: tuple[str, ...], overrides: tuple[Override, ...] = ()) -> str:
     """Short, and different for different sets."""
-    return f"{len(paths)} modules, {sha256(' '.join(paths).encode()).hexdigest()[:8]}"
+    name = f"{len(paths)} modules, {sha256(' '.join(paths).encode()).hexdigest()[:8]}"
+    if not overrides:
+        return name
+    text = " ".join(f"{it.scheme} {' '.join(it.layers)}" for it in overrides)
+    return f"{name}, {len(overrides)} overrides, {sha256(text.encode()).hexdigest()[:8]}"

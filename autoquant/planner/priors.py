@@ -13,24 +13,30 @@ import numpy as np
 from autoquant.planner.axes import Axis
 from autoquant.planner.effects import Effects, Spread, prior_covariance
 
-_WEIGHTS = Spread({"scheme": 0.05, "width": 0.03, "exclusions": 0.1}, own=0.02, level=0.1)
+# The likenesses that say which layers are left out, or stored in another width.
+_LAYERS = ("exclusions", "overrides")
+_WEIGHTS = Spread(
+    {"scheme": 0.05, "width": 0.03, **dict.fromkeys(_LAYERS, 0.1)}, own=0.02, level=0.1
+)
 _LEVERS = {
     **dict.fromkeys(("compile", "vae_tiling", "vae_slicing", "attention", "compute_dtype"), 0.4),
     "offload": 1.0,
 }
 _ACTIVATIONS = Spread(
-    {"scheme": 0.1, "width": 0.05, "exclusions": 0.05, "fuse_qkv": 0.1, **_LEVERS}, own=0.03
+    {"scheme": 0.1, "width": 0.05, **dict.fromkeys(_LAYERS, 0.05), "fuse_qkv": 0.1, **_LEVERS},
+    own=0.03,
 )
 _RAM = Spread(
-    {"scheme": 0.1, "width": 0.05, "exclusions": 0.02, "fuse_qkv": 0.02, **_LEVERS}, own=0.03
+    {"scheme": 0.1, "width": 0.05, **dict.fromkeys(_LAYERS, 0.02), "fuse_qkv": 0.02, **_LEVERS},
+    own=0.03,
 )
 _SECONDS = Spread(
-    {"scheme": 0.3, "width": 0.15, "exclusions": 0.05, "fuse_qkv": 0.05, **_LEVERS},
+    {"scheme": 0.3, "width": 0.15, **dict.fromkeys(_LAYERS, 0.05), "fuse_qkv": 0.05, **_LEVERS},
     own=0.02,
     level=0.2,
 )
 _LOSS = Spread(
-    {"scheme": 0.25, "width": 0.25, "exclusions": 0.25, "fuse_qkv": 0.03},
+    {"scheme": 0.25, "width": 0.25, **dict.fromkeys(_LAYERS, 0.25), "fuse_qkv": 0.03},
     own=0.08,
     level=1.5,
     slope=0.2,

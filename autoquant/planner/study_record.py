@@ -18,7 +18,7 @@ from autoquant.planner.candidate import Candidate, Runtime
 from autoquant.planner.measurement import Trial, image_losses
 from autoquant.planner.search_result import SearchResult
 from autoquant.planner.selection import describe, excess, is_feasible
-from autoquant.search_spaces.scheme import NONE
+from autoquant.search_spaces.scheme import NONE, Choice
 
 NAME = "optuna.log"
 _MOST_NAMED = 3
@@ -91,13 +91,18 @@ def _parameters(candidate: Candidate) -> dict[str, Value]:
         parameters[f"{name}.scheme"] = choice.scheme
         parameters[f"{name}.fuse_qkv"] = choice.fuse_qkv
         if choice.scheme != NONE:
-            parameters[f"{name}.exclusions"] = _exclusions(choice.exclusions)
+            parameters[f"{name}.exclusions"] = _paths(choice.exclusions)
+            parameters[f"{name}.overrides"] = _overrides(choice)
     for lever in Runtime.model_fields:
         parameters[f"pipeline.{lever}"] = getattr(candidate.runtime, lever)
     return parameters
 
 
-def _exclusions(paths: Sequence[str]) -> str:
+def _overrides(choice: Choice) -> str:
+    return "; ".join(f"{it.scheme}: {_paths(it.layers)}" for it in choice.overrides) or "none"
+
+
+def _paths(paths: Sequence[str]) -> str:
     named = ", ".join(paths[:_MOST_NAMED]) or "none"
     more = len(paths) - _MOST_NAMED
     return f"{named} and {more} more" if more > 0 else named

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from autoquant.errors import BackendUnavailable
 from autoquant.search_spaces.backends import backend
-from autoquant.search_spaces.exclusions import without_excluded
 from autoquant.search_spaces.located_yaml import Place
+from autoquant.search_spaces.own_mixes import mixed_choices, outermost
 from autoquant.search_spaces.scheme import NONE, Scheme
 from autoquant.search_spaces.space import (
     EVERY_SCHEME,
@@ -56,9 +56,11 @@ def open_space_file(
             *_unfit_patterns(file, name, own, modules[name]),
             *_unfit_fusing(file, name, own, components[name]),
         ]
-        faults += found
         if not found:
-            components[name] = _narrowed(own, components[name], modules[name])
+            narrowed = _narrowed(own, components[name], modules[name])
+            mixed, found = mixed_choices(file, name, own, modules[name], narrowed)
+            components[name] = narrowed.model_copy(update={"mixed": mixed})
+        faults += found
     refuse(faults)
     return space.model_copy(update={"components": components})
 
@@ -89,8 +91,8 @@ def _why_absent(name: str, space: SearchSpace) -> str:
 def _unfit_schemes(
     file: SpaceFile, name: str, own: OwnComponent, wider: SearchSpace, unusable: dict[str, str]
 ) -> Iterator[str]:
-    for position, scheme in enumerate(own.schemes or ()):
-        place: Place = ("components", name, "schemes", position)
+    for within, scheme in own.named_schemes.items():
+        place: Place = ("components", name, *within)
         if scheme in unusable:
             yield file.fault(place, unusable[scheme])
         elif scheme != NONE and scheme not in wider.components[name].schemes:
@@ -106,11 +108,21 @@ def _unfit_patterns(
     file: SpaceFile, name: str, own: OwnComponent, module: nn.Module
 ) -> Iterator[str]:
     paths = [path for path, _ in module.named_modules() if path]
+    for within, pattern in _patterns(own):
+        if not any(re.fullmatch(pattern, path) for path in paths):
+            place: Place = ("components", name, *within)
+            yield file.fault(place, f"{pattern!r} matches no module of {name}.")
+
+
+def _patterns(own: OwnComponent) -> Iterator[tuple[Place, str]]:
     for number, patterns in enumerate(own.exclusions or ()):
         for position, pattern in enumerate(patterns):
-            if not any(re.fullmatch(pattern, path) for path in paths):
-                place: Place = ("components", name, "exclusions", number, position)
-                yield file.fault(place, f"{pattern!r} matches no module of {name}.")
+            yield ("exclusions", number, position), pattern
+    for number, mix in enumerate(own.mixed):
+        for pattern in mix.overrides:
+            yield ("mixed", number, "overrides", pattern), pattern
+        for position, pattern in enumerate(mix.exclusions):
+            yield ("mixed", number, "exclusions", position), pattern
 
 
 def _unfit_fusing(
@@ -125,7 +137,7 @@ def _narrowed(own: OwnComponent, known: ComponentSpace, module: nn.Module) -> Co
     schemes = known.schemes if own.schemes is None else tuple(dict.fromkeys((NONE, *own.schemes)))
     sets = known.exclusions
     if own.exclusions is not None:
-        sets = tuple(_outermost(patterns, module) for patterns in own.exclusions)
+        sets = tuple(outermost(patterns, module) for patterns in own.exclusions)
     layers = {}
     for text in schemes:
         if text != NONE:
@@ -138,19 +150,4 @@ def _narrowed(own: OwnComponent, known: ComponentSpace, module: nn.Module) -> Co
         fuse_qkv = tuple(dict.fromkeys((False, *own.fuse_qkv)))
     return ComponentSpace(
         schemes=schemes, exclusions=exclusions, fuse_qkv=fuse_qkv, same_as=same_as
-    )
-
-
-def _outermost(patterns: tuple[str, ...], module: nn.Module) -> tuple[str, ...]:
-    matched = [
-        path
-        for path, _ in module.named_modules()
-        if path and any(re.fullmatch(pattern, path) for pattern in patterns)
-    ]
-    return tuple(
-        sorted(
-            path
-            for path in matched
-            if without_excluded([path], [other for other in matched if other != path])
-        )
     )

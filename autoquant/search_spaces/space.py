@@ -44,6 +44,8 @@ class ComponentSpace(BaseModel):
         same_as: For a scheme under which some sets quantize the same layers as smaller ones, the
             position of the smallest equal set for each of ``exclusions``.
         measured_sets: How many of ``exclusions``, the last ones, came out of a measurement.
+        mixed: Further choices, those with overrides, not fused. Each is one more beside the
+            combinations of the rest; its scheme is among ``schemes``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,6 +55,13 @@ class ComponentSpace(BaseModel):
     fuse_qkv: tuple[bool, ...] = (False,)
     same_as: dict[str, tuple[int, ...]] = {}
     measured_sets: int = 0
+    mixed: tuple[Choice, ...] = ()
+
+    @property
+    def every_scheme(self) -> tuple[str, ...]:
+        """The schemes, and those that single layers get."""
+        overriding = (scheme for choice in self.mixed for scheme in choice.schemes)
+        return tuple(dict.fromkeys((*self.schemes, *overriding)))
 
     def smallest_equal(self, scheme: str, position: int) -> tuple[str, ...]:
         """The smallest set that quantizes what the one at ``position`` does under ``scheme``."""
@@ -76,8 +85,10 @@ class ComponentSpace(BaseModel):
         positions = range(len(self.exclusions) - (0 if measured else self.measured_sets))
         return tuple(dict.fromkeys(self.smallest_equal(scheme, place) for place in positions))
 
-    def with_measured_sets(self, scheme: str, sets: Sequence[tuple[str, ...]]) -> ComponentSpace:
-        """The same with further ``sets``, which only ``scheme`` tries."""
+    def with_measured_sets(
+        self, scheme: str, sets: Sequence[tuple[str, ...]], mixed: Sequence[Choice] = ()
+    ) -> ComponentSpace:
+        """The same with further ``sets``, which only ``scheme`` tries, and ``mixed`` choices."""
         before = len(self.exclusions)
         new = [paths for paths in sets if paths not in self.exclusions]
         same_as = {}
@@ -90,6 +101,7 @@ class ComponentSpace(BaseModel):
                 "exclusions": (*self.exclusions, *new),
                 "same_as": same_as,
                 "measured_sets": self.measured_sets + len(new),
+                "mixed": tuple(dict.fromkeys((*self.mixed, *mixed))),
             }
         )
 
@@ -121,9 +133,10 @@ class SearchSpace(BaseModel):
     levers_struck: tuple[LeverStruck, ...] = ()
     conflicts: tuple[LeverConflict, ...] = ()
 
-    def why_refused(self, component: str, scheme: str, lever: str, value: str) -> str | None:
-        """Why ``component`` cannot have ``scheme`` under this value of a lever; None if it can."""
-        return self._reasons.get((component, scheme, lever, value))
+    def why_refused(self, component: str, choice: Choice, lever: str, value: str) -> str | None:
+        """Why ``component`` cannot have ``choice`` under this value of a lever; None if it can."""
+        reasons = (self._reasons.get((component, it, lever, value)) for it in choice.schemes)
+        return next(filter(None, reasons), None)
 
     @cached_property
     def _reasons(self) -> dict[tuple[str, str, str, str], str]:
@@ -203,7 +216,7 @@ def with_levers(
     """
     levers, struck = open_levers(modules, device_type, image_size, batch_size, asked)
     conflicts = lever_conflicts(
-        {name: component.schemes for name, component in space.components.items()},
+        {name: component.every_scheme for name, component in space.components.items()},
         {name: _full_name(modules[name]) for name in space.components},
         levers,
         device_type,

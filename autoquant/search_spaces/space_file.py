@@ -7,18 +7,27 @@
           - []
           - ["proj_out", "transformer_blocks\\.\\d+\\.norm1\\.linear"]
         fuse_qkv: [false]
+        mixed:
+          - scheme: "bitsandbytes:nf4"
+            overrides:
+              "transformer_blocks\\.0": "bitsandbytes:int8"
+              ".*\\.ff": "bitsandbytes:int8"
+            exclusions: ["proj_out"]
     runtime:
       offload: [none, model]
       compile: [none, regional]
 
 Components and fields that are left out stay as they are without the file; ``none`` and unfused are
 always open, for they are the reference. Exclusions are sets of regular expressions, each matching
-whole module paths.
+whole module paths. What is mixed gives the layers that a pattern matches, with all below them,
+another precision of the scheme's backend; each entry is one more choice beside the others.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +36,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from autoquant.errors import InputError, SpaceFileError
 from autoquant.search_spaces import located_yaml
-from autoquant.search_spaces.backends import backend
+from autoquant.search_spaces.backends import MixedPrecisions, backend
 from autoquant.search_spaces.levers import AskedLevers
 from autoquant.search_spaces.located_yaml import Located, Place
 from autoquant.search_spaces.scheme import Scheme
@@ -38,12 +47,33 @@ class _Data(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class OwnMix(_Data):
+    """A choice whose layers differ in precision; patterns match whole module paths."""
+
+    scheme: str
+    overrides: dict[Regex, str] = Field(min_length=1)
+    exclusions: tuple[Regex, ...] = ()
+
+
 class OwnComponent(_Data):
     """What a user opens to one component; None leaves it as it is without the file."""
 
     schemes: tuple[str, ...] | None = Field(default=None, min_length=1)
     exclusions: tuple[tuple[Regex, ...], ...] | None = Field(default=None, min_length=1)
     fuse_qkv: tuple[bool, ...] | None = Field(default=None, min_length=1, max_length=2)
+    mixed: tuple[OwnMix, ...] = ()
+
+    @property
+    def named_schemes(self) -> dict[Place, str]:
+        """Every scheme that is named, by where that is."""
+        named: dict[Place, str] = {}
+        for position, scheme in enumerate(self.schemes or ()):
+            named["schemes", position] = scheme
+        for number, mix in enumerate(self.mixed):
+            named["mixed", number, "scheme"] = mix.scheme
+            for pattern, scheme in mix.overrides.items():
+                named["mixed", number, "overrides", pattern] = scheme
+        return named
 
 
 class OwnSpace(_Data):
@@ -55,8 +85,8 @@ class OwnSpace(_Data):
     @property
     def schemes(self) -> tuple[str, ...]:
         """Every scheme that is named, once."""
-        named = (scheme for own in self.components.values() for scheme in own.schemes or ())
-        return tuple(dict.fromkeys(named))
+        owned = (own.named_schemes.values() for own in self.components.values())
+        return tuple(dict.fromkeys(chain.from_iterable(owned)))
 
     @model_validator(mode="after")
     def _says_something(self) -> OwnSpace:
@@ -130,6 +160,7 @@ def _told(origin: str, located: Located, entry: Any) -> str:
         known: type[BaseModel] = OwnSpace
         if len(place) > 1:
             known = AskedLevers if place[0] == "runtime" else OwnComponent
+            known = OwnMix if "mixed" in place[:-1] else known
         message = f"unknown key {place[-1]!r}; known: {', '.join(known.model_fields)}."
     else:
         message = f"{where}: {entry['msg']}."
@@ -140,12 +171,40 @@ def _scheme_faults(file: SpaceFile) -> list[str]:
     """Schemes that no machine has."""
     faults = []
     for name, own in file.contents.components.items():
-        for position, text in enumerate(own.schemes or ()):
+        unknown: set[Place] = set()
+        for place, text in own.named_schemes.items():
             try:
                 scheme = Scheme.parse(text)
                 if scheme.quantizes:
                     backend(scheme.backend).recipe(scheme.precision)
             except InputError as error:
-                place: Place = ("components", name, "schemes", position)
-                faults.append(file.fault(place, str(error)))
+                unknown.add(place)
+                faults.append(file.fault(("components", name, *place), str(error)))
+        for place, message in _mixing_faults(own, unknown):
+            faults.append(file.fault(("components", name, *place), message))
     return faults
+
+
+def _mixing_faults(own: OwnComponent, unknown: Collection[Place]) -> Iterator[tuple[Place, str]]:
+    """Overrides that no backend takes, whatever the model; ``unknown`` schemes are told already."""
+    for number, mix in enumerate(own.mixed):
+        place: Place = ("mixed", number, "scheme")
+        if place in unknown:
+            continue
+        base = Scheme.parse(mix.scheme)
+        if not base.quantizes:
+            yield place, "none has no precision to override: say what the other layers get."
+            continue
+        if own.schemes is not None and mix.scheme not in own.schemes:
+            yield place, f"{base} is not among the component's schemes: add it there."
+        if not isinstance(backend(base.backend), MixedPrecisions):
+            yield place, f"the backend {base.backend!r} quantizes all layers of a component alike."
+            continue
+        for pattern, text in mix.overrides.items():
+            place = ("mixed", number, "overrides", pattern)
+            if place in unknown:
+                continue
+            if Scheme.parse(text).backend != base.backend:
+                yield place, f"{text} is of another backend than {base}, which the others get."
+            elif text == mix.scheme:
+                yield place, f"{text} is what the other layers get too."

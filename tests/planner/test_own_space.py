@@ -75,7 +75,8 @@ def test_the_command_prints_a_line_for_each_fault(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert done.stderr == (
-        "autoquant: own.yaml:2: unknown key 'scheme'; known: schemes, exclusions, fuse_qkv.\n"
+        "autoquant: own.yaml:2: unknown key 'scheme'; known: schemes, exclusions, fuse_qkv, "
+        "mixed.\n"
     )
 
 
