@@ -50,6 +50,10 @@ class HostMemory:
         """Most bytes above idle in all regions so far."""
         return max(0, self._highest - self.idle_bytes)
 
+    def reached(self, peak_bytes: int) -> None:
+        """Take over a peak above idle that the same work reached before, where it was higher."""
+        self._highest = max(self._highest, self.idle_bytes + peak_bytes)
+
     def __enter__(self) -> HostMemory:
         self._ended.clear()
         self._thread = threading.Thread(target=self._watch, daemon=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
@@ -19,10 +19,14 @@ class PeakReading:
 
     Attributes:
         additional_bytes: Other counters read at the end of the region, by name.
+        so_far_bytes: Reads the peak inside the region.
     """
 
-    def __init__(self, tracker: TensorTracker | None = None) -> None:
+    def __init__(
+        self, so_far_bytes: Callable[[], int], tracker: TensorTracker | None = None
+    ) -> None:
         self.additional_bytes: dict[str, int] = {}
+        self.so_far_bytes = so_far_bytes
         self._tracker = tracker
         self._peak_bytes: int | None = None
 
@@ -100,7 +104,7 @@ class TrackedTensors:
         tracker = TensorTracker()
         for module in held:
             tracker.hold(module)
-        reading = PeakReading(tracker)
+        reading = PeakReading(lambda: tracker.peak_bytes, tracker)
         try:
             with tracker:
                 yield reading
@@ -125,7 +129,7 @@ class ReservedMemory:
     def watch(self, *held: torch.nn.Module) -> Iterator[PeakReading]:
         """Watch a region; blocks cached by earlier work are given back first."""
         del held  # on the device already, so the allocator counts them
-        reading = PeakReading()
+        reading = PeakReading(lambda: devices.peak_reserved_bytes(self._device))
         devices.synchronize(self._device)
         devices.release_memory(self._device)
         devices.reset_peaks(self._device)

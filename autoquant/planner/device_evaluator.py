@@ -18,6 +18,7 @@ from autoquant.metrics.latency import summarize
 from autoquant.metrics.memory import counter_for
 from autoquant.planner.building import BuiltPipeline, build_pipeline
 from autoquant.planner.candidate import Candidate
+from autoquant.planner.kept_components import KeptComponents
 from autoquant.planner.levers import attention_restored
 from autoquant.planner.loading import ComponentLoader
 from autoquant.planner.measurement import GIB, Answer, Comparison, ComponentFacts, Measured
@@ -77,6 +78,7 @@ class DeviceEvaluator:
         self._image_root = image_root
         self._unquantized = unquantized
         self._idle_bytes = host.idle_bytes
+        self._kept = KeptComponents()
         with on_device(device):
             with host:
                 warm = warm_up(reference, workload, device)
@@ -98,9 +100,9 @@ class DeviceEvaluator:
         if candidate == self._unquantized:
             return self.reference
         host, workload = HostMemory(self._idle_bytes), self._workload
-        with on_device(self._device), attention_restored(), _faults_as_failures(self._device):
+        with self._measuring():
             with host:
-                built = self._build(candidate)
+                built = self._build(candidate, host)
                 warm = warm_up(built, workload, self._device)
             racer = None if race is None else self._racer(race, built, warm)
             stops = (racer.stops,) if racer else ()
@@ -116,7 +118,7 @@ class DeviceEvaluator:
             CandidateFailed: It cannot be quantized as asked, or draws a degenerate image.
         """
         reference = self._reference(workload)
-        with on_device(self._device), attention_restored(), _faults_as_failures(self._device):
+        with self._measuring():
             built = self._build(candidate)
             images, seconds, compile_s = draw_as_it_runs(built, workload, self._device)
         announce("score")
@@ -133,11 +135,28 @@ class DeviceEvaluator:
             compile_s=compile_s,
         )
 
-    def _build(self, candidate: Candidate) -> BuiltPipeline:
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of the components that stay on the device for the next candidate."""
+        return self._kept.held_bytes
+
+    @contextmanager
+    def _measuring(self) -> Iterator[None]:
+        try:
+            with on_device(self._device), attention_restored(), _faults_as_failures(self._device):
+                yield
+        except BaseException:
+            self._kept.drop()
+            raise
+
+    def _build(self, candidate: Candidate, host: HostMemory | None = None) -> BuiltPipeline:
+        first = self._kept.beginning(self._loader.sizes, candidate)
         release_memory(self._device)
         give_back_host_memory()
         torch.compiler.reset()
-        return build_pipeline(self._loader, candidate, self._device)
+        built = build_pipeline(self._loader, candidate, self._device, first, host)
+        self._kept.keep(built)
+        return built
 
     def _reference(self, workload: Workload) -> Reference:
         if workload.key not in self._references:

@@ -73,8 +73,11 @@ class HealthCheck:
         self._others_before = self._used(device)
         self._context: int | None = None
 
-    def __call__(self) -> Health:
+    def __call__(self, kept_bytes: int = 0) -> Health:
         """Wait for the device, and read.
+
+        Args:
+            kept_bytes: What is kept on the device on purpose, which is left out.
 
         Raises:
             RuntimeError: The device no longer answers.
@@ -88,7 +91,7 @@ class HealthCheck:
         release_memory(self._device)
         others = self._others()
         return Health(
-            held_gb=held_bytes_on(self._device) / GIB,
+            held_gb=(held_bytes_on(self._device) - kept_bytes) / GIB,
             others_gb=None if others is None else others / GIB,
         )
 

@@ -79,7 +79,8 @@ def _prepare_on_the_device(request: Request, image_root: Path) -> Prepared:
     gc.collect()
     gc.freeze()
     health = HealthCheck(resolve_device(request.device))
-    return *prepare(request, image_root), health
+    preparation, evaluator = prepare(request, image_root)
+    return preparation, evaluator, lambda: health(evaluator.kept_bytes)
 
 
 def serve_standard_streams(prepare: PrepareFunction) -> None:

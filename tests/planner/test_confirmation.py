@@ -168,7 +168,7 @@ def test_a_compiled_winner_is_compiled_to_be_confirmed(
     drawn = evaluator.compare(regional, unseen_workload(prepared.workload, demo.UNSEEN_PROMPTS))
     assert compiled == ["regional"]
     assert drawn.compile_s > 0
-    assert len(drawn.seconds) == 2
+    assert len(drawn.seconds) == 1  # of two calls the first one compiles
     assert drawn.loss < 0.01
 
 

@@ -1,0 +1,98 @@
+"""Two real candidates of the demo pipeline that begin with the same component."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from autoquant.errors import CandidateFailed
+from autoquant.metrics.memory import held_bytes_on
+from autoquant.planner.candidate import Candidate, Runtime
+from autoquant.planner.device_evaluator import DeviceEvaluator
+from autoquant.planner.loading import DirectoryLoader
+from autoquant.planner.preparation import prepare
+from autoquant.planner.request import Request
+from autoquant.planner.workload import WorkloadRequest
+from autoquant.search_spaces.scheme import Choice
+
+ENCODER = Choice(scheme="torchao:int8wo")
+
+
+@pytest.fixture(scope="module")
+def evaluator(tmp_path_factory: pytest.TempPathFactory) -> DeviceEvaluator:
+    workload = WorkloadRequest(prompts=("a red circle", "two blue squares"), steps=1)
+    request = Request(pipeline="demo", metric="flip", download=False, workload=workload)
+    return prepare(request, tmp_path_factory.mktemp("images"))[1]
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    names: list[str] = []
+    real = DirectoryLoader.load
+
+    def noted(self: DirectoryLoader, name: str, dtype: torch.dtype) -> torch.nn.Module:
+        names.append(name)
+        return real(self, name, dtype)
+
+    monkeypatch.setattr(DirectoryLoader, "load", noted)
+    return names
+
+
+def a_candidate(transformer: str, encoder: Choice | None = None, **levers: Any) -> Candidate:
+    components = {"transformer": Choice(scheme=transformer), "text_encoder": encoder or Choice()}
+    return Candidate(components=components, runtime=Runtime(**levers))
+
+
+@pytest.mark.parametrize(
+    "scheme",
+    [
+        *("bitsandbytes:nf4", "bitsandbytes:int8", "torchao:int8wo", "torchao:int8dq"),
+        *("quanto:int4", "gguf:Q4_0", "sdnq:int6", "layerwise:float8_e4m3fn"),
+    ],
+)
+def test_what_was_built_before_measures_the_same(
+    evaluator: DeviceEvaluator, loaded: list[str], scheme: str
+) -> None:
+    evaluator.answer(a_candidate(scheme))
+    assert loaded[0] == "transformer"
+    loaded.clear()
+    both = a_candidate(scheme, ENCODER)
+    kept = evaluator.answer(both).measured
+    assert "transformer" not in loaded
+    assert "text_encoder" in loaded
+    evaluator._kept.drop()
+    new = evaluator.answer(both).measured
+    apart = {"latency_s", "ram_gb"}
+    assert kept.model_dump(exclude=apart) == new.model_dump(exclude=apart)
+
+
+@pytest.mark.parametrize("lever", [{"offload": "model"}, {"vae_tiling": True}])
+def test_what_a_lever_has_touched_is_loaded_again(
+    evaluator: DeviceEvaluator, loaded: list[str], lever: dict[str, Any]
+) -> None:
+    evaluator.answer(a_candidate("torchao:int8wo"))
+    for candidate in (a_candidate("torchao:int8wo", **lever), a_candidate("torchao:int8wo")):
+        loaded.clear()
+        evaluator.answer(candidate)
+        assert "transformer" in loaded
+
+
+def test_nothing_stays_of_a_candidate_that_failed(
+    evaluator: DeviceEvaluator, loaded: list[str]
+) -> None:
+    evaluator.answer(a_candidate("torchao:int8wo"))
+    assert evaluator.kept_bytes > 0
+    with pytest.raises(CandidateFailed):
+        evaluator.answer(a_candidate("torchao:int8wo", Choice(scheme="torchao:float8dq")))
+    assert evaluator.kept_bytes == 0
+
+
+def test_what_is_kept_is_all_that_is_kept(evaluator: DeviceEvaluator) -> None:
+    evaluator._kept.drop()
+    before = held_bytes_on(torch.device("cpu"))
+    evaluator.answer(a_candidate("quanto:int4"))
+    assert held_bytes_on(torch.device("cpu")) - evaluator.kept_bytes <= 1.02 * before
+    evaluator.answer(a_candidate("torchao:int8wo"))
+    assert held_bytes_on(torch.device("cpu")) - evaluator.kept_bytes <= 1.02 * before
