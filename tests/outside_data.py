@@ -19,6 +19,7 @@ from autoquant.planner.plan import Plan
 from autoquant.planner.source import read_model_index
 from autoquant.planner.workload import read_prompts
 from autoquant.search_spaces.compatibility import read_rules
+from autoquant.search_spaces.quantized_folder import read_quantized_folder
 from autoquant.search_spaces.sensitivity import Family, read_family
 from autoquant.search_spaces.space_file import parse_space_file
 
@@ -126,6 +127,16 @@ def read_gguf(content: bytes, directory: Path) -> object:
     return read_gguf_header("x", len(content), lambda offset, n: content[offset : offset + n])
 
 
+def read_folder(content: bytes, directory: Path) -> object:
+    """Read the config of a model folder that was quantized before."""
+    folder = directory / "folder"
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_bytes(content)
+    for name in ("diffusion_pytorch_model", "model"):
+        (folder / f"{name}.safetensors").write_bytes(safetensors_file(HEADER))
+    return read_quantized_folder(folder).kind
+
+
 def read_table(content: bytes, directory: Path) -> object:
     """Read a compatibility table."""
     return read_rules(_text(content), "table.yaml")
@@ -187,6 +198,16 @@ HEADER = {
     "a.weight": {"dtype": "BF16", "shape": [4, 4], "data_offsets": [0, 32]},
     "b": {"dtype": "F32", "shape": [8], "data_offsets": [32, 64]},
 }
+QUANTIZED = {
+    "_class_name": "FluxTransformer2DModel",
+    "num_layers": 1,
+    "quantization_config": {
+        "quant_method": "torchao",
+        "quant_type": {"default": {"_type": "Int8WeightOnlyConfig", "_data": {}}},
+        "svdq_w4a4": {"precision": "int4"},
+        "bits": 4,
+    },
+}
 RULES = [
     {
         "schemes": "torchao:.*",
@@ -231,6 +252,7 @@ def readers(scratch: Path, plan: Any) -> dict[str, tuple[Reader, st.SearchStrate
             edited(HEADER).map(safetensors_file) | overwritten(safetensors_file(HEADER)),
         ),
         "GGUF header": (read_gguf, overwritten(gguf_file(scratch))),
+        "quantized folder": (read_folder, damaged_text(QUANTIZED)),
         "compatibility table": (read_table, damaged_text(RULES, yaml.safe_dump)),
         "family file": (read_family_file, damaged_text(FAMILY, yaml.safe_dump)),
     }

@@ -19,6 +19,7 @@ KINDS = (
     "model_index.json",
     "safetensors header",
     "GGUF header",
+    "quantized folder",
     "compatibility table",
     "family file",
 )

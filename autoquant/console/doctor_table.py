@@ -25,7 +25,7 @@ def doctor_table(diagnosis: Diagnosis) -> RenderableType:
             finding.scheme,
             Text(finding.state, style=_STYLES[finding.state]),
             "" if finding.bits is None else f"{finding.bits:.2f}",
-            _remark(finding),
+            Text(_remark(finding)),  # brackets in it are no markup
         )
     return Group(
         Text(f"{device.name} ({device.kind}, {device.memory_gb:g} GB)", style="bold"),

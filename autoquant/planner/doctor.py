@@ -25,9 +25,14 @@ from autoquant.metrics.device import (
 from autoquant.planner.doctor_probe import Probed
 from autoquant.search_spaces import backends as registry
 from autoquant.search_spaces.backends.base import NotInstalled
+from autoquant.search_spaces.backends.checkpoint import method_unavailable
+from autoquant.search_spaces.scheme import CHECKPOINT, Scheme
 from autoquant.search_spaces.usable import forbidden
 
 State = Literal["works", "fails", "not installed"]
+
+# Of what was quantized before, those that doctor_folders.py makes a folder of.
+METHODS_MADE_HERE = ("auto-round", "nunchaku_lite")
 
 # quanto compiles its packed kernels on first use, which takes a minute on a slow machine.
 DEFAULT_TIMEOUT_S = 300.0
@@ -91,11 +96,11 @@ def diagnose(
     findings = []
     for backend, precision in schemes:
         scheme = f"{backend}:{precision}"
-        reason = registry.backend(backend).unavailable(precision, resolved.type)
+        reason = _unavailable(backend, precision, resolved.type)
         if isinstance(reason, NotInstalled):
             finding = Finding(scheme=scheme, state="not installed", reason=reason)
         else:
-            reason = reason or forbidden(scheme, resolved.type, capability=capability)
+            reason = reason or _forbidden(scheme, resolved.type, capability)
             finding = _compared(try_scheme(scheme, str(resolved), timeout_s), reason)
         findings.append(finding)
         on_finding(finding, len(schemes))
@@ -134,6 +139,21 @@ def _schemes(names: Sequence[str] | None) -> Iterator[tuple[str, str]]:
     for name in registry.backends() if names is None else names:
         for precision in registry.backend(name).precisions:
             yield name, precision
+        if name == CHECKPOINT:
+            for method in METHODS_MADE_HERE:
+                yield name, method
+
+
+def _forbidden(scheme: str, device_type: str, capability: tuple[int, int] | None) -> str | None:
+    """What the table says; of a method, what it says of four bits, which the probe's folder has."""
+    name = f"{scheme}:int4" if Scheme.parse(scheme).backend == CHECKPOINT else scheme
+    return forbidden(name, device_type, capability=capability)
+
+
+def _unavailable(backend: str, precision: str, device_type: str) -> str | None:
+    if backend == CHECKPOINT:
+        return method_unavailable(precision)
+    return registry.backend(backend).unavailable(precision, device_type)
 
 
 def _read(scheme: str, status: int, out: str, err: str) -> Finding:

@@ -36,10 +36,12 @@ def probe(scheme_text: str, device: str) -> Probed:
     import torch
 
     from autoquant.search_spaces.backends import backend
-    from autoquant.search_spaces.scheme import Scheme
+    from autoquant.search_spaces.scheme import CHECKPOINT, Scheme
     from autoquant.storage import weight_bytes
 
     scheme = Scheme.parse(scheme_text)
+    if scheme.backend == CHECKPOINT:
+        return _probe_folder(scheme.precision, device)
     owner = backend(scheme.backend)
     torch.manual_seed(0)
     module = torch.nn.Sequential(torch.nn.Linear(_WIDTH, _WIDTH)).to(torch.bfloat16)
@@ -56,6 +58,30 @@ def probe(scheme_text: str, device: str) -> Probed:
         output = module.to(device)(inputs).float()
     bits = weight_bytes(module.get_submodule("0")) * 8 / _WIDTH**2
     return _judged(output, expected, bits)
+
+
+def _probe_folder(method: str, device: str) -> Probed:
+    """Load a folder that was quantized before, as a user's would be."""
+    from pathlib import Path
+    from tempfile import TemporaryDirectory
+
+    import torch
+
+    from autoquant.planner.doctor_folders import LAYER, SmallModel, write_folder
+    from autoquant.search_spaces.backends.checkpoint import load_checkpoint
+    from autoquant.storage import weight_bytes
+
+    torch.manual_seed(0)
+    inputs = torch.randn(_TOKENS, _WIDTH, dtype=torch.bfloat16, device=device)
+    with TemporaryDirectory() as folder, torch.no_grad():
+        original = write_folder(method, Path(folder), _WIDTH)
+        expected = original.to(device)(inputs).float()
+        with torch.device("meta"):
+            model = SmallModel(_WIDTH).to(torch.bfloat16)
+        load_checkpoint(model, (LAYER,), path=folder)
+        layer = model.to(device).get_submodule(LAYER)
+        output = layer(inputs).float()
+    return _judged(output, expected, weight_bytes(layer) * 8 / _WIDTH**2)
 
 
 def _judged(output: torch.Tensor, expected: torch.Tensor, bits: float) -> Probed:

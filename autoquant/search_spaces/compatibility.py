@@ -164,7 +164,7 @@ def _names(scheme: str) -> tuple[str, ...]:
         return (scheme,)
     try:
         kind = read_quantized_folder(parsed.precision).kind
-    except InputError:  # told where it is named
+    except InputError:  # told where it is named; or METHOD:PRECISION itself
         return (scheme,)
     return (f"{CHECKPOINT}:{kind}", kind)
 

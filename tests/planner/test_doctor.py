@@ -116,6 +116,34 @@ def test_what_is_missing_comes_with_the_command(monkeypatch: pytest.MonkeyPatch)
     assert findings[0].reason.endswith('pip install "diffusers-autoquant[gguf]"')
 
 
+def test_the_table_shows_the_command_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rich.console import Console
+
+    def absent(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", absent)
+    console = Console(width=200, no_color=True)
+    with console.capture() as capture:
+        console.print(doctor_table(diagnose("cpu", ["checkpoint", "auto-round"])))
+    lines = {line.split()[0]: line for line in capture.get().splitlines() if ":" in line}
+    for scheme, extra in [
+        ("checkpoint:auto-round", "auto-round"),
+        ("checkpoint:nunchaku_lite", "nunchaku"),
+        ("auto-round:int4", "auto-round"),
+    ]:
+        assert f'pip install "diffusers-autoquant[{extra}]"' in lines[scheme]
+
+
+def test_a_device_that_nunchaku_has_no_kernels_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.16.1")
+    monkeypatch.setenv("DIFFUSERS_TRUST_REMOTE_KERNELS", "true")
+    monkeypatch.setattr(doctor, "try_scheme", fails)
+    findings = {finding.scheme: finding for finding in diagnose("cpu", ["checkpoint"]).findings}
+    assert "for NVIDIA cards" in findings["checkpoint:nunchaku_lite"].reason
+    assert findings["checkpoint:auto-round"].reason == "OSError: no driver"
+
+
 @pytest.mark.parametrize(
     ("trial", "state", "note"),
     [(works, "works", "not searched here all the same"), (fails, "fails", "as tried: OSError")],

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from autoquant.planner.checkpoint.quantizers import attach_quantizer
+from autoquant.planner.checkpoint.quantizers import attach_quantizer, checkpoint_config
 from autoquant.planner.emit.layout import ComponentLayout
-from autoquant.planner.emit.load_time import LoadTimeConfig, load_time_config
+from autoquant.planner.emit.load_time import LoadTimeConfig
 from autoquant.search_spaces.backends import backends
 from autoquant.search_spaces.linears import linears
 from autoquant.search_spaces.quantize import QuantizedLayers, apply_choice
@@ -41,7 +41,7 @@ def _config(module: Any, choice: Choice) -> LoadTimeConfig:
         kept=tuple(path for path in linears(module) if path not in quantized),
         kept_in_float32=tuple(sorted(getattr(module, "_keep_in_fp32_modules", None) or ())),
     )
-    config = load_time_config(layout, choice, "bfloat16")
+    config = checkpoint_config(layout, choice, "bfloat16")
     assert isinstance(config, LoadTimeConfig), config
     return config
 

@@ -162,6 +162,7 @@ class LoadTimeConfig:
             "BitsAndBytesConfig": "bitsandbytes",
             "QuantoConfig": "quanto",
             "SDNQConfig": "sdnq",
+            "AutoRoundConfig": "auto-round",
         }
         entries: dict[str, Any] = {"quant_method": method.get(self.class_name, "torchao")}
         if self.quant_type is not None:

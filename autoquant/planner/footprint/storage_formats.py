@@ -172,6 +172,21 @@ def _modelopt_int4(rows: int, columns: int, compute_bytes: int) -> tuple[int, ..
     return rows * columns // 2, blocks * compute_bytes, blocks * _FLOAT32
 
 
+def _auto_round(bits: int) -> StorageFormat:
+    """Codes, and for each group a scale in the compute dtype and a zero point as wide as a code."""
+
+    def parts(rows: int, columns: int, compute_bytes: int) -> tuple[int, ...]:
+        groups = rows * columns // next(group for group in (128, 64, 32) if columns % group == 0)
+        return rows * columns * bits // 8, groups * compute_bytes, groups * bits // 8
+
+    return StorageFormat(
+        bits,
+        parts,
+        lambda rows, columns: rows % 32 == columns % 32 == 0,
+        spares_dtype_sensitive=True,
+    )
+
+
 _BNB_4BIT = StorageFormat(
     4, _bitsandbytes_4bit, lambda _, columns: columns % 2 == 0, spares_dtype_sensitive=True
 )
@@ -212,6 +227,9 @@ _FORMATS: dict[str, StorageFormat] = {
         lambda _, columns: columns % _MODELOPT_BLOCKS[-1] == 0,
         spares_dtype_sensitive=True,
     ),
+    "auto-round:int4": _auto_round(4),
+    "auto-round:int3": _auto_round(3),
+    "auto-round:int2": _auto_round(2),
     "sdnq:int8": _sdnq(8, 1024, 1),
     "sdnq:float8_e4m3fn": replace(_sdnq(8, 1024, 1), spares_dtype_sensitive=True),
     "sdnq:int6": _sdnq(6, 256, 1, together=4),

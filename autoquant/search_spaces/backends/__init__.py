@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from autoquant.errors import BackendUnavailable
 from autoquant.registry import Registry
+from autoquant.search_spaces.backends.auto_round import AutoRound
 from autoquant.search_spaces.backends.base import Backend, MixedPrecisions, Recipe
 from autoquant.search_spaces.backends.bitsandbytes import Bitsandbytes
 from autoquant.search_spaces.backends.checkpoint import Checkpoint
@@ -24,7 +25,8 @@ _REGISTRY: Registry[Backend] = Registry(
     kind="backend",
     entry_points=ENTRY_POINTS,
     built_in=(
-        *(Bitsandbytes, Torchao, Quanto, Gguf, GgufFile, Checkpoint, Sdnq, Modelopt, Layerwise),
+        *(Bitsandbytes, Torchao, Quanto, Gguf, GgufFile, Checkpoint),
+        *(AutoRound, Sdnq, Modelopt, Layerwise),
     ),
     error=BackendUnavailable,
 )

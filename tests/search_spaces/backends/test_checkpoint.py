@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from autoquant.errors import InputError
+from autoquant.search_spaces import backends
 from autoquant.search_spaces.backends.base import NotInstalled
 from autoquant.search_spaces.backends.checkpoint import Checkpoint, method_unavailable
 from autoquant.search_spaces.compatibility import conflicts
@@ -28,6 +29,8 @@ SAVED = (
     ("clip", "bitsandbytes:nf4"),
     ("clip", "sdnq:int8"),
     ("unet", "torchao:int8wo"),
+    ("flux", "auto-round:int4"),
+    ("t5", "auto-round:int3"),
 )
 
 
@@ -53,6 +56,9 @@ def scheme_of(folder):
 
 @pytest.mark.parametrize(("model", "scheme"), SAVED)
 def test_a_folder_gives_the_model_that_was_saved(build, run, saved, relative_error, model, scheme):
+    name, _, precision = scheme.partition(":")
+    if reason := backends.backend(name).unavailable(precision, "cpu"):
+        pytest.skip(reason)
     folder, result, output = saved(build, run, model, scheme)
     assert read_quantized_folder(folder).kind == scheme
     assert Checkpoint().unavailable(str(folder), "cpu") is None
@@ -63,6 +69,54 @@ def test_a_folder_gives_the_model_that_was_saved(build, run, saved, relative_err
     assert read_quantized_folder(folder).stored_bytes == pytest.approx(loaded.bytes_after, rel=0.02)
     # bitsandbytes repacks 4-bit weights when it reads them.
     assert relative_error(run(model, module), output) < (0.02 if "nf4" in scheme else 1e-6)
+
+
+def test_a_transformer_that_auto_round_itself_saved(build, run, tmp_path):
+    auto_round = pytest.importorskip("auto_round", reason="needs auto-round")
+    from diffusers import DiffusionPipeline
+
+    from tests.families import classic
+
+    classic.flux().save_pretrained(tmp_path / "flux")
+    pipeline = DiffusionPipeline.from_pretrained(tmp_path / "flux", dtype=torch.bfloat16)
+    options = {"iters": 0, "disable_opt_rtn": True, "group_size": 32, "device_map": "cpu"}
+    rounding = auto_round.AutoRound(pipeline, scheme="W4A16", **options)
+    rounding.quantize_and_save(tmp_path / "rounded", format="auto_round")
+    folder = tmp_path / "rounded" / "transformer"
+    with pytest.raises(InputError, match=r"but model\.safetensors: rename it"):
+        read_quantized_folder(folder)
+    (folder / "model.safetensors").rename(folder / "diffusion_pytorch_model.safetensors")
+    pipeline = DiffusionPipeline.from_pretrained(tmp_path / "flux", dtype=torch.bfloat16)
+    module = without_weights(pipeline.transformer)
+    loaded = apply_choice(module, Choice(scheme=scheme_of(folder)), torch.bfloat16)
+    assert {path.split(".")[0] for path in loaded.layers} == {
+        "transformer_blocks",
+        "single_transformer_blocks",
+    }
+    assert read_quantized_folder(folder).kind == "auto-round:int4"
+    pipeline.transformer = module
+    drawn = pipeline(
+        "a red circle", height=64, width=64, num_inference_steps=1, output_type="np"
+    ).images
+    assert torch.from_numpy(drawn).isfinite().all()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA card")
+def test_a_nunchaku_folder_runs_on_a_card(build, tmp_path):
+    if (reason := method_unavailable("nunchaku_lite")) is not None:
+        pytest.skip(reason)
+    capability = torch.cuda.get_device_capability()
+    nunchaku_folder(build("flux"), tmp_path, precision="int4")
+    if refused := conflicts(scheme_of(tmp_path), "cuda", capability=capability):
+        pytest.skip(refused[0].reason)
+    module = without_weights(build("flux"))
+    loaded = apply_choice(module, Choice(scheme=scheme_of(tmp_path)), torch.bfloat16)
+    assert loaded.bytes_after < loaded.bytes_before
+    layer = module.to("cuda").get_submodule(loaded.layers[0])
+    fed = torch.ones(1, 256, layer.in_features, dtype=torch.bfloat16, device="cuda")
+    # Codes of zero: what is left is the bias.
+    assert torch.equal(layer(fed)[0, 0], layer.bias)
 
 
 def test_names_of_an_older_transformers_are_understood(build, run, saved, tmp_path):
@@ -227,7 +281,6 @@ def test_where_nunchaku_runs(build, tmp_path, device, capability, precision, rea
 
 
 def test_auto_round_and_nunchaku_are_in_the_registry():
-    from autoquant.search_spaces import backends
     from autoquant.search_spaces.backends.checkpoint import METHODS
 
     assert backends.backend("checkpoint").name == "checkpoint"

@@ -36,7 +36,7 @@ DEARER_OVERHEAD = {
 
 # Largest relative error of a model's output. Random weights show that a path computes the right
 # thing, not how well a real model survives.
-LARGEST_ERROR = {8.0: 0.13, 6.0: 0.13, 5.0: 0.2, 4.0: 0.35, 2.0: 1.2}
+LARGEST_ERROR = {8.0: 0.13, 6.0: 0.13, 5.0: 0.2, 4.0: 0.35, 3.0: 0.6, 2.0: 1.2}
 
 SENSITIVE_TO_DTYPE = {
     "bitsandbytes:nf4",
@@ -44,6 +44,7 @@ SENSITIVE_TO_DTYPE = {
     "layerwise:float8_e4m3fn",
     "layerwise:float8_e5m2",
     "modelopt:int4",
+    *(f"auto-round:{precision}" for precision in BACKENDS["auto-round"].precisions),
     *(f"gguf:{precision}" for precision in BACKENDS["gguf"].precisions),
     *(f"sdnq:{precision}" for precision in BACKENDS["sdnq"].precisions if precision != "int8"),
 }

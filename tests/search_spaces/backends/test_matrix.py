@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import torch
 
-from autoquant.planner.checkpoint.quantizers import attach_quantizer
+from autoquant.planner.checkpoint.quantizers import attach_quantizer, checkpoint_config
 from autoquant.planner.emit.layout import ComponentLayout
-from autoquant.planner.emit.load_time import LoadTimeConfig, load_time_config
+from autoquant.planner.emit.load_time import LoadTimeConfig
 from autoquant.search_spaces.backends import backends
 from autoquant.search_spaces.linears import linears
 from autoquant.search_spaces.quantize import apply_choice
@@ -140,12 +140,12 @@ class _Config:
     """save_pretrained() with the quantization config, and from_pretrained()."""
 
     def __init__(self, scheme: str, module: Any) -> None:
-        found = load_time_config(_layout(module, scheme), Choice(scheme=scheme), "bfloat16")
+        found = checkpoint_config(_layout(module, scheme), Choice(scheme=scheme), "bfloat16")
         self.config = found
         self.exclusions = found.also_kept if isinstance(found, LoadTimeConfig) else ()
         if self.exclusions:
             choice = Choice(scheme=scheme, exclusions=self.exclusions)
-            self.config = load_time_config(
+            self.config = checkpoint_config(
                 _layout(module, scheme, self.exclusions), choice, "bfloat16"
             )
 

@@ -43,6 +43,7 @@ def test_built_in_backends_are_known():
         "gguf",
         "gguf-file",
         "checkpoint",
+        "auto-round",
         "sdnq",
         "modelopt",
         "layerwise",
