@@ -36,7 +36,7 @@ def _table(found: Sensitivity, chosen: Choice) -> Table:
     table.add_column("group")
     for group in found.groups:
         loss = "fails" if group.loss is None else f"{group.loss:.4g}"
-        kept = "kept" if is_kept(group, chosen) else ""
+        kept = "kept" if is_kept(group, chosen) else found.raised_to(group, chosen)
         plural = "" if len(group.layers) == 1 else "s"
         layers = f"{group.group} ({len(group.layers)} layer{plural})"
         table.add_row(kept, gigabytes(group.saved_gb), loss, layers)

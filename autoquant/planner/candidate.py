@@ -93,9 +93,9 @@ def choice_label(choice: Choice) -> str:
     words = [Scheme.parse(choice.scheme).short if choice.scheme != NONE else "unquantized"]
     for override in choice.overrides:
         precision = Scheme.parse(override.scheme).precision
-        words.append(f"({_abbreviated(override.layers, 'modules')} in {precision})")
+        words.append(f"({_abbreviated(override.layers, 'module')} in {precision})")
     if choice.exclusions:
-        words.append(f"(keeps {_abbreviated(choice.exclusions, 'sensitive modules')})")
+        words.append(f"(keeps {_abbreviated(choice.exclusions, 'sensitive module')})")
     if choice.fuse_qkv:
         words.append("+ fused QKV")
     return " ".join(words)
@@ -103,4 +103,6 @@ def choice_label(choice: Choice) -> str:
 
 def _abbreviated(paths: tuple[str, ...], kind: str) -> str:
     names = ", ".join(paths)
-    return names if len(names) <= _LONGEST_NAMES else f"{len(paths)} {kind}"
+    if len(names) <= _LONGEST_NAMES:
+        return names
+    return f"{len(paths)} {kind}{'s' if len(paths) > 1 else ''}"

@@ -12,6 +12,7 @@ from autoquant.planner.sensitivity import GroupLoss, Sensitivity, most_harmful_f
 from autoquant.planner.workload import Workload
 from autoquant.search_spaces.layer_groups import LayerGroup, smallest_exclusions
 from autoquant.search_spaces.scheme import NONE, Choice
+from autoquant.search_spaces.wider import next_wider
 
 # Components and schemes that are looked into in one search.
 _MOST_STUDIES = 3
@@ -143,7 +144,15 @@ class LayerStudy:
             metric=self._reference.metric,
             component_gb=self._reference.component_gb[component],
             groups=most_harmful_first(losses),
+            raised=next_wider(scheme, _in_all(groups)),
         )
+
+
+def _in_all(groups: Sequence[LayerGroup]) -> list[str]:
+    """The schemes under which every group has a layer that can be quantized, in their order."""
+    return [
+        scheme for scheme in groups[0].schemes if all(scheme in group.schemes for group in groups)
+    ]
 
 
 def _draws(workload: Workload) -> int:

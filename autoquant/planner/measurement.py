@@ -167,7 +167,9 @@ class Estimate(BaseModel):
 
     Attributes:
         component_gb: What the component holds, in GiB.
+        component_gb_sd: How far that may be off, as a standard deviation.
         loss: Deciding metric as a loss, noise floor taken off.
+        log_loss_sd: How far the logarithm of the loss may be off.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -175,7 +177,9 @@ class Estimate(BaseModel):
     component: str
     choice: Choice
     component_gb: float
+    component_gb_sd: float = 0.0
     loss: float
+    log_loss_sd: float
 
 
 class Trial(BaseModel):

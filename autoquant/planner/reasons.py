@@ -9,12 +9,18 @@ from autoquant.planner.candidate import Runtime
 from autoquant.planner.measurement import Measured, Trial
 from autoquant.planner.quantities import gigabytes, seconds
 from autoquant.planner.selection import is_feasible
+from autoquant.planner.sensitivity import Sensitivity
 from autoquant.search_spaces.levers import LEVERS
 from autoquant.search_spaces.scheme import NONE, Choice
 
 
 def reason(
-    component: str, chosen: Trial, reference: Measured, trials: Sequence[Trial], budget: Budget
+    component: str,
+    chosen: Trial,
+    reference: Measured,
+    trials: Sequence[Trial],
+    budget: Budget,
+    sensitivity: Sequence[Sensitivity] = (),
 ) -> str:
     """One line for one component of the chosen trial."""
     assert chosen.measured is not None
@@ -29,6 +35,7 @@ def reason(
         f"{gigabytes(before)} becomes {gigabytes(after)} "
         f"({chosen.measured.quantized_layers[component]} layers quantized)"
     )
+    text += _raised(choice, [found for found in sensitivity if found.component == component])
     if budget.vram_gb is not None and chosen.measured.peak_gb - after + before > budget.vram_gb:
         text += f"; unquantized it would not fit {gigabytes(budget.vram_gb)}"
     return text + _measured_alternative(component, choice, chosen, trials)
@@ -56,6 +63,20 @@ def runtime_reason(chosen: Trial, trials: Sequence[Trial], budget: Budget) -> st
             f"loss {known.measured.loss:.4g}{misses}"
         )
     return "; ".join(sentences)
+
+
+def _raised(choice: Choice, sensitivity: Sequence[Sensitivity]) -> str:
+    """Which layers have another precision, and why, where groups of them were measured."""
+    if not choice.overrides:
+        return ""
+    others = " and ".join(override.scheme for override in choice.overrides)
+    for found in sensitivity:
+        groups = found.raised_groups(choice)
+        if groups:
+            return f"; {', '.join(groups)} in {others}: of all groups, these lose most for a byte"
+    modules = sum(len(override.layers) for override in choice.overrides)
+    plural = "s" if modules > 1 else ""
+    return f"; {modules} module{plural} in {others}, as the space file offers it"
 
 
 def _measured_alternative(

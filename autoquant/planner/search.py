@@ -155,9 +155,12 @@ class Search:
         )
         estimates: list[Estimate] = []
         for sensitivity in found:
-            whole = Choice(scheme=sensitivity.scheme)
-            loss = decomposition.loss_alone(sensitivity.component, whole)
-            estimates += sensitivity.estimates(loss)
+            losses = [
+                decomposition.loss_alone(sensitivity.component, Choice(scheme=scheme))
+                for scheme in (sensitivity.scheme, sensitivity.raised)
+                if scheme is not None
+            ]
+            estimates += sensitivity.estimates(*losses)
             self._space = extended_space(self._space, sensitivity)
         decomposition.extend(self._space, estimates)
         self._size = number_of_candidates(self._space)

@@ -8,12 +8,20 @@ from collections.abc import Sequence
 from pydantic import BaseModel, ConfigDict
 
 from autoquant.planner.measurement import Estimate
+from autoquant.search_spaces.backends import backend
 from autoquant.search_spaces.layer_groups import smallest_exclusions
-from autoquant.search_spaces.scheme import Choice
+from autoquant.search_spaces.scheme import Choice, Override, Scheme
 from autoquant.search_spaces.space import SearchSpace
 
 # Groups damage the image independently of each other, as components do.
 _EXPONENT = 2.0
+# How far the logarithm of a loss may be off that was put together from groups of layers, and of one
+# whose groups lose in a wider precision what its whole says of them.
+_LOG_LOSS_SD = 0.3
+_LOG_LOSS_SD_RAISED = 0.5
+# Scales take up to about this share of a quantized weight, more or less in another precision.
+_SCALES = 0.1
+_BITS_A_GIB = 8 * 2**30
 
 
 class GroupLoss(BaseModel):
@@ -54,6 +62,8 @@ class Sensitivity(BaseModel):
         steps: Denoising steps.
         metric: The deciding metric.
         component_gb: What the component holds unquantized, in GiB.
+        raised: The scheme that groups may get instead of being left alone: the next wider precision
+            of the same backend, where it can mix them.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -65,6 +75,7 @@ class Sensitivity(BaseModel):
     metric: str
     component_gb: float
     groups: tuple[GroupLoss, ...]
+    raised: str | None = None
 
     def kept_sets(self) -> tuple[tuple[str, ...], ...]:
         """Nested exclusions: the group with the most loss a byte, then each with the next one."""
@@ -74,34 +85,79 @@ class Sensitivity(BaseModel):
             for count in range(1, len(self.groups))
         )
 
-    def estimates(self, whole_loss: float) -> tuple[Estimate, ...]:
-        """What the component should hold and lose, alone, with each of the sets kept.
+    def raised_choices(self) -> tuple[Choice, ...]:
+        """The same groups in the next wider precision instead, the others as they were."""
+        if self.raised is None:
+            return ()
+        return tuple(
+            Choice(scheme=self.scheme, overrides=(Override(scheme=self.raised, layers=layers),))
+            for layers in self.kept_sets()
+        )
+
+    def raised_groups(self, choice: Choice) -> tuple[str, ...]:
+        """Names of the groups that ``choice`` has in another precision than the measured one."""
+        return tuple(group.group for group in self.groups if self.raised_to(group, choice))
+
+    def raised_to(self, group: GroupLoss, choice: Choice) -> str:
+        """The precision that ``choice`` has for all of ``group`` instead; empty if it has none."""
+        schemes = {choice.scheme_at(path) for path in group.layers}
+        if choice.scheme != self.scheme or self.scheme in schemes or len(schemes) > 1:
+            return ""
+        return Scheme.parse(schemes.pop()).precision
+
+    def estimates(self, whole_loss: float, raised_loss: float = 0.0) -> tuple[Estimate, ...]:
+        """What the component should hold and lose, alone, with each of the sets kept or raised.
 
         Losses of groups combine as those of components do, scaled so that all of them together have
         the loss of the whole component; bytes are what the groups hold.
 
         Args:
             whole_loss: Of the component under the scheme, with nothing kept and all else untouched.
+            raised_loss: The same under the wider scheme, if there is one.
         """
         losses = [0.0 if group.loss is None else group.loss for group in self.groups]
         if not _norm(losses) > 0:
             return ()
-        return tuple(
+        scale = whole_loss / _norm(losses)
+        kept = tuple(
             Estimate(
                 component=self.component,
                 choice=Choice(scheme=self.scheme, exclusions=exclusions),
                 component_gb=self.component_gb
                 - sum(group.saved_gb for group in self.groups[count:]),
-                loss=whole_loss * _norm(losses[count:]) / _norm(losses),
+                loss=scale * _norm(losses[count:]),
+                log_loss_sd=_LOG_LOSS_SD,
             )
             for count, exclusions in enumerate(self.kept_sets(), start=1)
         )
+        # What a group loses in the wider precision is to what it loses in this one as the whole is.
+        share = min(1.0, raised_loss / whole_loss) if whole_loss > 0 else 0.0
+        raised = tuple(
+            Estimate(
+                component=self.component,
+                choice=choice,
+                component_gb=self.component_gb
+                - sum(group.saved_gb for group in self.groups)
+                + sum(map(self._given_back_gb, self.groups[:count])),
+                component_gb_sd=_SCALES * sum(map(self._given_back_gb, self.groups[:count])),
+                loss=scale * _norm([*(share * x for x in losses[:count]), *losses[count:]]),
+                log_loss_sd=_LOG_LOSS_SD_RAISED,
+            )
+            for count, choice in enumerate(self.raised_choices(), start=1)
+        )
+        return kept + raised
+
+    def _given_back_gb(self, group: GroupLoss) -> float:
+        """What a group takes more in the wider precision, scales not counted."""
+        assert self.raised is not None
+        narrow, wide = _bits(self.scheme), _bits(self.raised)
+        return min(group.saved_gb, group.weights * (wide - narrow) / _BITS_A_GIB)
 
 
 def extended_space(space: SearchSpace, sensitivity: Sensitivity) -> SearchSpace:
     """``space`` with the sets that ``sensitivity`` says to try."""
     component = space.components[sensitivity.component].with_measured_sets(
-        sensitivity.scheme, sensitivity.kept_sets()
+        sensitivity.scheme, sensitivity.kept_sets(), sensitivity.raised_choices()
     )
     components = {**space.components, sensitivity.component: component}
     return space.model_copy(update={"components": components})
@@ -114,6 +170,11 @@ def most_harmful_first(groups: Sequence[GroupLoss]) -> tuple[GroupLoss, ...]:
 
 def _layers(groups: Sequence[GroupLoss]) -> list[str]:
     return [path for group in groups for path in group.layers]
+
+
+def _bits(scheme: str) -> float:
+    parsed = Scheme.parse(scheme)
+    return backend(parsed.backend).precisions[parsed.precision]
 
 
 def _norm(losses: Sequence[float]) -> float:

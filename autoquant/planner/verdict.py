@@ -52,7 +52,8 @@ def make_plan(
         workload=prepared.workload,
         components={
             name: PlannedComponent(
-                **choice.model_dump(), why=reason(name, chosen, reference, result.trials, budget)
+                **choice.model_dump(),
+                why=reason(name, chosen, reference, result.trials, budget, result.sensitivity),
             )
             for name, choice in chosen.candidate.components.items()
         },

@@ -14,12 +14,14 @@ from autoquant.planner.sensitivity import Sensitivity
 from autoquant.planner.workload import Workload, WorkloadRequest
 from autoquant.search_spaces.scheme import Choice
 
-NF4 = "bitsandbytes:nf4"
+NF4, INT8 = "bitsandbytes:nf4", "bitsandbytes:int8"
 FEW = WorkloadRequest(prompts=tuple(demo.WORKLOAD["prompts"][:2]), steps=2)
 
 
 def study(tmp_path: Path) -> tuple[LayerStudy, Preparation]:
-    request = Request(pipeline="demo", workload=FEW, metric="flip", backends=(NF4,), download=False)
+    request = Request(
+        pipeline="demo", workload=FEW, metric="flip", backends=(NF4, INT8), download=False
+    )
     prepared, evaluator = prepare(request, tmp_path)
     nothing = unquantized(prepared.space, prepared.runtime)
     reference = prepared.reference.measured
@@ -40,6 +42,8 @@ def test_keeping_the_final_projection_comes_out_of_the_measurement(tmp_path: Pat
     (found,) = look()
     assert found.groups[0].group == "final projection"
     assert found.kept_sets()[0] == ("proj_out",)
+    assert found.raised == INT8
+    assert found.raised_choices()[0].scheme_at("proj_out") == INT8
     assert {group.group for group in found.groups} == {
         "embedders",
         "modulation",

@@ -9,6 +9,7 @@ from autoquant.planner.candidate import Candidate, choice_label
 from autoquant.planner.measurement import Measured
 from autoquant.planner.plan import Plan
 from autoquant.planner.quantities import gigabytes
+from autoquant.search_spaces.scheme import Override
 from autoquant.search_spaces.space import EVERY_SCHEME
 
 
@@ -28,6 +29,7 @@ class ComponentRow:
         name: Like ``transformer``.
         choice: In words.
         exclusions: Paths of the layers that stay in the compute dtype.
+        overrides: Layers in another precision.
         before: Bytes unquantized, or nothing where they are not known.
         after: Bytes as planned.
         saved: In words, or nothing.
@@ -41,6 +43,7 @@ class ComponentRow:
     name: str
     choice: str
     exclusions: tuple[str, ...]
+    overrides: tuple[Override, ...]
     before: str
     after: str
     saved: str
@@ -119,6 +122,7 @@ def _row(
         name=name,
         choice=choice_label(part.choice) if part else "left alone",
         exclusions=part.exclusions if part else (),
+        overrides=part.overrides if part else (),
         before="" if before is None else gigabytes(before),
         after="" if after is None else gigabytes(after),
         saved="" if saved is None or before is None else _saved(saved, before),

@@ -8,6 +8,7 @@ from autoquant.planner.plan import Plan
 from autoquant.planner.quantities import gigabytes
 from autoquant.planner.sensitivity import GroupLoss, Sensitivity
 from autoquant.search_spaces.exclusions import without_excluded
+from autoquant.search_spaces.scheme import Choice
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class GroupRow:
         failure: Why not.
         share: The loss as a share of the largest.
         kept: Whether the plan leaves it unquantized.
+        raised: The precision that the plan has for it instead of the usual; empty if none.
     """
 
     name: str
@@ -31,6 +33,7 @@ class GroupRow:
     failure: str
     share: float
     kept: bool
+    raised: str
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ def layer_charts(plan: Plan) -> tuple[LayerChart, ...]:
 def _chart(plan: Plan, found: Sensitivity) -> LayerChart:
     chosen = plan.components.get(found.component)
     is_chosen = chosen is not None and chosen.scheme == found.scheme
-    exclusions = chosen.exclusions if chosen is not None and is_chosen else ()
+    choice = chosen.choice if chosen is not None and is_chosen else Choice(scheme=found.scheme)
     most = max((group.loss for group in found.groups if group.loss is not None), default=0.0)
     return LayerChart(
         component=found.component,
@@ -62,11 +65,11 @@ def _chart(plan: Plan, found: Sensitivity) -> LayerChart:
         is_chosen=is_chosen,
         prompts=found.prompts,
         steps=found.steps,
-        rows=tuple(_row(group, most, exclusions) for group in found.groups),
+        rows=tuple(_row(found, group, most, choice) for group in found.groups),
     )
 
 
-def _row(group: GroupLoss, most: float, exclusions: tuple[str, ...]) -> GroupRow:
+def _row(found: Sensitivity, group: GroupLoss, most: float, choice: Choice) -> GroupRow:
     return GroupRow(
         name=group.group,
         layers=len(group.layers),
@@ -74,5 +77,6 @@ def _row(group: GroupLoss, most: float, exclusions: tuple[str, ...]) -> GroupRow
         loss="fails" if group.loss is None else f"{group.loss:.3g}",
         failure=group.failure or "",
         share=1.0 if group.loss is None else group.loss / most if most > 0 else 0.0,
-        kept=not without_excluded(group.layers, exclusions),
+        kept=not without_excluded(group.layers, choice.exclusions),
+        raised=found.raised_to(group, choice),
     )
