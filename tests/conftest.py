@@ -9,6 +9,10 @@ from typing import Any
 
 import pytest
 
+from tests.in_process import autoquant_command, run_script
+
+__all__ = ["autoquant_command", "run_script"]
+
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 _FLAGS = (
     "--no-sandbox",

@@ -3,47 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
-from unittest import mock
 
 import pytest
 from PIL import Image
 
-from autoquant import cli
 from autoquant.planner.plan import Plan
-
-
-class Done(NamedTuple):
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-Command = Callable[..., Done]
-
-
-@pytest.fixture
-def autoquant(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Command:
-    """The command in this process and an empty directory."""
-
-    def run(*arguments: str) -> Done:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["autoquant", *arguments])
-        # A process of its own would set up the libraries for itself alone.
-        with pytest.raises(SystemExit) as left, mock.patch.dict(os.environ):
-            cli.main()
-        assert isinstance(left.value.code, int)
-        return Done(left.value.code, *capsys.readouterr())
-
-    return run
+from tests.in_process import Command, Done
 
 
 def process(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
@@ -99,13 +68,13 @@ def suggested(
     ],
 )
 def test_wrong_input_is_one_line_and_exit_status_2(
-    arguments: tuple[str, ...], message: str, autoquant: Command, tmp_path: Path
+    arguments: tuple[str, ...], message: str, autoquant_command: Command, tmp_path: Path
 ) -> None:
     (tmp_path / "empty.txt").touch()
     (tmp_path / "cut.json").write_text('{"schema": "autoquant.plan/1", "crea')
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "mine.txt").touch()
-    done = autoquant(*arguments)
+    done = autoquant_command(*arguments)
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert done.stderr.startswith("autoquant: ")
@@ -129,32 +98,37 @@ def test_a_suggestion_is_printed_and_written(suggested: tuple[Path, Done]) -> No
     assert "Pareto set of 3 measured candidates, by flip" in done.stdout
     assert "Next: python plan/load_pipeline.py" in done.stdout
     assert "[3/3]" in done.stderr
-    assert Plan.load_json(plan / "plan.json").search.trials == 3
+    made = Plan.load_json(plan / "plan.json")
+    assert made.search.trials == 3
+    assert made.reference.fits
+    assert made.measured.loss < 0.02
 
 
 def test_json_is_the_plan_alone(
-    suggested: tuple[Path, Done], short: tuple[str, ...], autoquant: Command
+    suggested: tuple[Path, Done], short: tuple[str, ...], autoquant_command: Command
 ) -> None:
     del suggested  # its measurements are in the cache
-    done = autoquant("suggest", "demo", "--vram", "1", "--trials", "3", *short, "--json")
+    done = autoquant_command("suggest", "demo", "--vram", "1", "--trials", "3", *short, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["schema"] == "autoquant.plan/1"
 
 
 def test_a_plan_can_be_run(
-    suggested: tuple[Path, Done], autoquant: Command, tmp_path: Path
+    suggested: tuple[Path, Done], autoquant_command: Command, tmp_path: Path
 ) -> None:
     plan, _ = suggested
-    drawn = autoquant("run", str(plan / "plan.json"), "--prompt", "a red circle", "--out", "x.png")
+    drawn = autoquant_command(
+        "run", str(plan / "plan.json"), "--prompt", "a red circle", "--out", "x.png"
+    )
     assert drawn.returncode == 0, drawn.stderr
     with Image.open(tmp_path / "x.png") as image:
         assert image.size == (64, 64)
 
 
 def test_nothing_that_fits_is_exit_status_3_without_a_plan(
-    short: tuple[str, ...], autoquant: Command, tmp_path: Path
+    short: tuple[str, ...], autoquant_command: Command, tmp_path: Path
 ) -> None:
-    done = autoquant(
+    done = autoquant_command(
         *("suggest", "demo", "--vram", "0.0001", "--trials", "3", "--out", "plan", *short)
     )
     assert done.returncode == 3, done.stderr
@@ -207,7 +181,7 @@ def test_an_interrupt_leaves_the_best_plan_so_far_and_exit_status_4(
 
 
 def test_a_killed_search_goes_on_where_it_stood(
-    suggested: tuple[Path, Done], short: tuple[str, ...], autoquant: Command, tmp_path: Path
+    suggested: tuple[Path, Done], short: tuple[str, ...], autoquant_command: Command, tmp_path: Path
 ) -> None:
     del suggested  # three candidates are in the cache; the fourth has to be measured
     arguments = ("suggest", "demo", "--vram", "1", "--trials", "4", *short)
@@ -221,12 +195,12 @@ def test_a_killed_search_goes_on_where_it_stood(
     study = tmp_path / "autoquant-out" / "demo-1gb" / "study"
     before = {path.name: path.stat().st_mtime_ns for path in (study / "trials").iterdir()}
     assert len(before) == 3
-    done = autoquant(*arguments)
+    done = autoquant_command(*arguments)
     assert done.returncode == 0, done.stderr
     assert "Written to autoquant-out/demo-1gb:" in done.stdout
     after = {path.name: path.stat().st_mtime_ns for path in (study / "trials").iterdir()}
     assert len(after) == 4
     assert before.items() <= after.items()
-    other = autoquant(*arguments, "--out", str(study.parent), "--seeds", "2")
+    other = autoquant_command(*arguments, "--out", str(study.parent), "--seeds", "2")
     assert other.returncode == 2
     assert "holds another study: workload seeds: 1 then, 2 now" in other.stderr

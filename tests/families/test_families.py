@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from autoquant.planner.search import search
 from autoquant.planner.search_settings import SearchSettings
 from autoquant.planner.selection import choose
 from tests.families import classic, modern
+from tests.in_process import Script
 
 SMALL = WorkloadRequest(prompts=("a red circle", "two blue squares"), steps=1, height=64, width=64)
 
@@ -78,7 +77,9 @@ def test_a_family_ends_with_a_feasible_quantized_plan(
         assert 0.3 * trial.measured.weights_gb < least_gb <= trial.measured.peak_gb
 
 
-def test_a_video_pipeline_draws_an_image_and_hands_it_over(tmp_path: Path) -> None:
+def test_a_video_pipeline_draws_an_image_and_hands_it_over(
+    tmp_path: Path, run_script: Script
+) -> None:
     modern.wan().save_pretrained(tmp_path / "model")
     autoquant(
         tmp_path / "model",
@@ -93,15 +94,7 @@ def test_a_video_pipeline_draws_an_image_and_hands_it_over(tmp_path: Path) -> No
     )
     plan = Plan.load_json(tmp_path / "plan" / "plan.json")
     assert plan.workload.call_arguments["num_frames"] == 1
-    done = subprocess.run(
-        [sys.executable, "load_pipeline.py"],
-        cwd=tmp_path / "plan",
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "largest pixel difference: 0 of 255" in done.stdout
+    assert "largest pixel difference: 0 of 255" in run_script(tmp_path / "plan/load_pipeline.py")
 
 
 def test_a_pipeline_that_draws_sizes_from_a_list_draws_the_one_asked_for(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import signal
 import time
 from pathlib import Path
 
-from autoquant.errors import CandidateFailed
+from autoquant.errors import CandidateFailed, InputError
 from autoquant.metrics.device import DeviceFingerprint
 from autoquant.planner.candidate import Candidate, Runtime
 from autoquant.planner.health import Health
@@ -75,6 +75,8 @@ class Recorded:
             if kill.read_text() == "once":
                 kill.unlink()
             os.kill(os.getpid(), signal.SIGKILL)
+        if self._calls.with_name(f"bug-{candidate.digest}").exists():
+            raise KeyError("no such kernel")
         announce("draw")
         answer = rule(candidate)
         self.draw(candidate)
@@ -103,6 +105,9 @@ class Recorded:
 
 
 def prepare(request: Request, image_root: Path) -> Prepared:
+    wrong = Path(request.clip_model) / "wrong"
+    if wrong.exists():
+        raise InputError(wrong.read_text())
     evaluator = Recorded(Path(request.clip_model) / "calls", image_root)
     evaluator.draw(unquantized(SPACE, Runtime()))
     source = PipelineSource(location=str(request.pipeline))

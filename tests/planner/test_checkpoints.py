@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +17,7 @@ from autoquant.planner.preparation import prepare
 from autoquant.planner.request import Request, require_sensible
 from autoquant.planner.workload import WorkloadRequest
 from tests.families import classic
+from tests.in_process import Command, Script
 from tests.search_spaces.quantized_folders import nunchaku_folder, save_quantized
 
 SMALL = WorkloadRequest(prompts=("a red circle",), steps=1, height=64, width=64)
@@ -43,7 +42,9 @@ def flux(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def test_folders_become_the_plan_and_its_script_loads_them(flux: Path, tmp_path: Path) -> None:
+def test_folders_become_the_plan_and_its_script_loads_them(
+    flux: Path, tmp_path: Path, run_script: Script
+) -> None:
     out = tmp_path / "plan"
     (tmp_path / "own.yaml").write_text(ONLY_FILES)
     folders = {"transformer": flux.parent / "int8", "text_encoder_2": flux.parent / "t5"}
@@ -80,15 +81,8 @@ def test_folders_become_the_plan_and_its_script_loads_them(flux: Path, tmp_path:
     layout = read_layout(chosen)
     assert "proj_out" in layout.components["transformer"].quantized
     chosen.emit("diffusers", tmp_path / "script")
-    script = subprocess.run(
-        [sys.executable, "load_pipeline.py"],
-        cwd=tmp_path / "script",
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert script.returncode == 0, script.stderr
-    assert f"weights: {made[0].measured.weights_gb:.6f} GB" in script.stdout
+    said = run_script(tmp_path / "script" / "load_pipeline.py")
+    assert f"weights: {made[0].measured.weights_gb:.6f} GB" in said
 
 
 def test_a_component_or_a_folder_that_does_not_fit_is_told(flux: Path, tmp_path: Path) -> None:
@@ -116,18 +110,12 @@ def test_a_space_file_names_a_folder(flux: Path, tmp_path: Path) -> None:
         prepare(request, tmp_path)
 
 
-def test_a_folder_that_is_not_there_is_told_at_once(flux: Path, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_there_is_told_at_once(
+    flux: Path, tmp_path: Path, autoquant_command: Command
+) -> None:
     with pytest.raises(InputError, match="There is no folder"):
         require_sensible(Request(pipeline=str(flux), checkpoints=(str(tmp_path / "none"),)))
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "autoquant", "suggest", flux, "--vram", "1"),
-            *("--checkpoint", f"transformer={flux}"),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = autoquant_command("suggest", flux, "--vram", "1", "--checkpoint", f"transformer={flux}")
     assert done.returncode == 2
     assert "is a whole pipeline" in done.stderr
 

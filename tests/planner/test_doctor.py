@@ -3,8 +3,6 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from textwrap import dedent
 
@@ -14,6 +12,7 @@ from autoquant.console.doctor_table import doctor_table
 from autoquant.errors import InputError
 from autoquant.planner import doctor
 from autoquant.planner.doctor import Diagnosis, Finding, diagnose, try_scheme
+from tests.in_process import Command
 
 # A backend of another package that breaks in every way there is.
 CULPRIT = """
@@ -82,14 +81,8 @@ def test_a_hanging_backend_is_ended() -> None:
     assert 5 <= finding.seconds < 30
 
 
-def test_the_command_ends_well_and_says_what_works(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "autoquant", "doctor", "--backend", "layerwise", "--json"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def test_the_command_ends_well_and_says_what_works(autoquant_command: Command) -> None:
+    done = autoquant_command("doctor", "--backend", "layerwise", "--json")
     assert done.returncode == 0, done.stderr
     diagnosis = Diagnosis.model_validate(json.loads(done.stdout))
     if diagnosis.device.kind == "cpu":

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +16,7 @@ from autoquant.planner.preparation import prepare
 from autoquant.planner.request import Request, require_sensible
 from autoquant.planner.workload import WorkloadRequest
 from tests.families import classic
+from tests.in_process import Command, Script
 from tests.search_spaces.backends.gguf_blocks import write_model
 
 SMALL = WorkloadRequest(prompts=("a red circle",), steps=1, height=64, width=64)
@@ -34,7 +33,9 @@ def flux(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def test_a_file_becomes_the_plan_and_its_script_loads_it(flux: Path, tmp_path: Path) -> None:
+def test_a_file_becomes_the_plan_and_its_script_loads_it(
+    flux: Path, tmp_path: Path, run_script: Script
+) -> None:
     out = tmp_path / "plan"
     file = flux.parent / "flux-Q8_0.gguf"
     (tmp_path / "own.yaml").write_text(
@@ -71,15 +72,8 @@ def test_a_file_becomes_the_plan_and_its_script_loads_it(flux: Path, tmp_path: P
     )
     assert chosen.load(device="cpu").transformer.dtype == torch.bfloat16
     chosen.emit("diffusers", tmp_path / "script")
-    script = subprocess.run(
-        [sys.executable, "load_pipeline.py"],
-        cwd=tmp_path / "script",
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert script.returncode == 0, script.stderr
-    assert f"weights: {made[0].measured.weights_gb:.6f} GB" in script.stdout
+    said = run_script(tmp_path / "script" / "load_pipeline.py")
+    assert f"weights: {made[0].measured.weights_gb:.6f} GB" in said
 
 
 def test_a_file_that_fits_no_component_is_told_before_a_weight_is_loaded(
@@ -106,16 +100,10 @@ def test_a_bad_file_is_told_at_once(
         require_sensible(Request(pipeline=str(flux), gguf_files=(str(file),)))
 
 
-def test_the_command_takes_files_and_tells_a_missing_one(flux: Path, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "autoquant", "suggest", flux, "--vram", "1"),
-            *("--gguf", tmp_path / "none.gguf"),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def test_the_command_takes_files_and_tells_a_missing_one(
+    flux: Path, tmp_path: Path, autoquant_command: Command
+) -> None:
+    done = autoquant_command("suggest", flux, "--vram", "1", "--gguf", tmp_path / "none.gguf")
     assert done.returncode == 2
     assert "There is no GGUF file at" in done.stderr
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import DiffusionPipeline, FluxPipeline
+from huggingface_hub import constants
 
 from autoquant.errors import UnsupportedPipeline
 from autoquant.planner.loading import DirectoryLoader, ObjectLoader, loader_for
+from autoquant.planner.preparation import prepare
+from autoquant.planner.request import Request
+from autoquant.planner.source import PipelineSource, local_directory
+from autoquant.planner.workload import WorkloadRequest
 from autoquant.storage import held_bytes
 
 BRINGS_CODE = """
@@ -107,36 +110,21 @@ def test_code_that_a_repository_brings_runs_only_if_it_is_trusted(
 
 
 def test_a_hub_id_in_the_cache_is_planned_offline_and_pinned_to_its_commit(
-    demo_directory: Path, tmp_path: Path
+    demo_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     commit = "0123456789abcdef0123456789abcdef01234567"
     repository = tmp_path / "hub" / "models--owner--shapes"
     shutil.copytree(demo_directory, repository / "snapshots" / commit)
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(commit)
-    script = (
-        "from autoquant import autoquant, WorkloadRequest\n"
-        "size = WorkloadRequest(prompts=('a red circle',), height=64, width=64, steps=1)\n"
-        "few = dict(trials=1, metric='flip', confirm=False)\n"
-        "plan = autoquant('owner/shapes', vram_gb=1, workload=size, **few)\n"
-        "plan.load()\n"
-        "print(plan.pipeline.source, plan.pipeline.revision)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env={
-            "PATH": "/usr/bin:/bin",
-            "HF_HUB_CACHE": str(tmp_path / "hub"),
-            "HF_HUB_OFFLINE": "1",
-            "HOME": str(tmp_path),
-            "PYTHONPATH": str(Path(__file__).parents[2]),
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip().splitlines()[-1] == f"owner/shapes {commit}"
+    size = WorkloadRequest(prompts=("a red circle",), height=64, width=64, steps=1)
+    request = Request(pipeline="owner/shapes", workload=size, metric="flip")
+    prepared, _ = prepare(request, tmp_path / "images")
+    pinned = PipelineSource(location="owner/shapes", revision=commit)
+    assert prepared.source == pinned
+    assert loader_for(local_directory(pinned)).pipeline_class is FluxPipeline
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from autoquant.planner.preparation import prepare
 from autoquant.planner.request import Request
 from autoquant.planner.workload import WorkloadRequest
 from tests.families import classic, modern
+from tests.in_process import Command
 
 SMALL = WorkloadRequest(prompts=("a red circle",), steps=1, height=64, width=64)
 
@@ -64,15 +63,11 @@ def test_a_pattern_without_a_layer_is_told_before_a_weight_is_loaded(
         prepare(request, tmp_path)
 
 
-def test_the_command_prints_a_line_for_each_fault(tmp_path: Path) -> None:
+def test_the_command_prints_a_line_for_each_fault(
+    autoquant_command: Command, tmp_path: Path
+) -> None:
     own_space(tmp_path / "own.yaml", "components:\n  x: {scheme: 1}\n  y: {schemes: [int8]}\n")
-    done = subprocess.run(
-        [sys.executable, "-m", "autoquant", "suggest", "demo", "--vram=1", "--space=own.yaml"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = autoquant_command("suggest", "demo", "--vram=1", "--space=own.yaml")
     assert done.returncode == 2
     assert done.stderr == (
         "autoquant: own.yaml:2: unknown key 'scheme'; known: schemes, exclusions, fuse_qkv, "

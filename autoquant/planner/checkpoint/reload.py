@@ -83,19 +83,29 @@ def reload(checkpoint: Path, workload: Workload, compute_dtype: str, device: str
         return Reloaded(answer, np.load(request.with_name("images.npy"), allow_pickle=False))
 
 
-def _main(request: Path) -> None:
+def reload_here(checkpoint: Path, workload: Workload, compute_dtype: str, device: str) -> Reloaded:
+    """``reload`` in this process, where what wrote the checkpoint may have left its marks."""
     import torch
     from diffusers import DiffusionPipeline
 
-    entries = json.loads(request.read_text(encoding="utf-8"))
     pipeline = DiffusionPipeline.from_pretrained(
-        entries["checkpoint"], dtype=getattr(torch, entries["dtype"]), use_safetensors=True
-    ).to(entries["device"])
+        str(checkpoint), dtype=getattr(torch, compute_dtype), use_safetensors=True
+    ).to(device)
     pipeline.set_progress_bar_config(disable=True)
-    held = component_bytes(pipeline)
-    images = first_batch(pipeline, Workload.model_validate(entries["workload"]))
-    np.save(request.with_name("images.npy"), images, allow_pickle=False)
-    request.with_name("bytes.json").write_text(json.dumps(held), encoding="utf-8")
+    return Reloaded(component_bytes(pipeline), first_batch(pipeline, workload))
+
+
+def _main(request: Path) -> None:
+    entries = json.loads(request.read_text(encoding="utf-8"))
+    reloaded = reload_here(
+        Path(entries["checkpoint"]),
+        Workload.model_validate(entries["workload"]),
+        entries["dtype"],
+        entries["device"],
+    )
+    np.save(request.with_name("images.npy"), reloaded.images, allow_pickle=False)
+    held = json.dumps(dict(reloaded.component_bytes))
+    request.with_name("bytes.json").write_text(held, encoding="utf-8")
 
 
 if __name__ == "__main__":

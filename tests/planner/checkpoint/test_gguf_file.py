@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from autoquant.errors import InputError
 from autoquant.planner.checkpoint.flux_names import HALVES_SWAPPED, single_file_tensors
 from autoquant.planner.checkpoint.gguf_file import write_gguf
 from autoquant.planner.plan import PlannedComponent
+from tests.in_process import Command
 from tests.planner.emit.conftest import demo_plan
 from tests.planner.emit.real_tools import probe, tool_directory
 
@@ -58,17 +57,14 @@ def converted(path: Path) -> dict[str, torch.Tensor]:
     return found
 
 
-def test_the_file_holds_what_was_measured(demo_directory: Path, tmp_path: Path) -> None:
+def test_the_file_holds_what_was_measured(
+    demo_directory: Path, tmp_path: Path, autoquant_command: Command
+) -> None:
     plan = demo_plan(transformer=PlannedComponent(scheme="gguf:Q8_0", exclusions=("proj_out",)))
     plan.save(tmp_path / "plan.json")
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "autoquant", "quantize", tmp_path / "plan.json", "--gguf"),
-            *("--out", tmp_path / "out", "--source", demo_directory, "--json"),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
+    done = autoquant_command(
+        *("quantize", tmp_path / "plan.json", "--gguf", "--out", tmp_path / "out"),
+        *("--source", demo_directory, "--json"),
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["tensors"]["Q8_0"] > 0

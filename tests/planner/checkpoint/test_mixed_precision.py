@@ -11,14 +11,18 @@ import torch
 from diffusers import DiffusionPipeline
 
 from autoquant.errors import BackendUnavailable
+from autoquant.planner.checkpoint import write
 from autoquant.planner.checkpoint.gguf_file import write_gguf
-from autoquant.planner.checkpoint.reload import component_bytes, first_batch
+from autoquant.planner.checkpoint.reload import component_bytes, first_batch, reload_here
 from autoquant.planner.checkpoint.write import write_checkpoint
 from tests.planner.emit.conftest import demo_plan
 from tests.planner.emit.test_mixed_precision import mixed, stored
 
 
-def test_a_mixed_checkpoint_is_loaded_as_it_was_saved(demo_directory: Path, tmp_path: Path) -> None:
+def test_a_mixed_checkpoint_is_loaded_as_it_was_saved(
+    demo_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write, "reload", reload_here)
     plan = demo_plan(
         transformer=mixed(
             "torchao:float8wo", "torchao:int8wo", "proj_out", "transformer_blocks.0.ff",

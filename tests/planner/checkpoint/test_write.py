@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +15,7 @@ from autoquant.planner.checkpoint import write
 from autoquant.planner.checkpoint.reload import component_bytes, first_batch
 from autoquant.planner.checkpoint.write import write_checkpoint
 from autoquant.planner.plan import Plan, PlannedComponent
+from tests.in_process import Command
 from tests.planner.emit.conftest import demo_plan
 
 
@@ -30,7 +29,9 @@ def original(demo_directory: Path, tmp_path: Path) -> Path:
     return copy
 
 
-def test_a_checkpoint_is_what_the_plan_says(original: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_is_what_the_plan_says(
+    original: Path, tmp_path: Path, autoquant_command: Command
+) -> None:
     plan = demo_plan(
         transformer=PlannedComponent(scheme="torchao:int8wo", exclusions=("proj_out",)),
         text_encoder_2="bitsandbytes:nf4",
@@ -38,15 +39,9 @@ def test_a_checkpoint_is_what_the_plan_says(original: Path, tmp_path: Path) -> N
     )
     plan.save(tmp_path / "plan.json")
     out = tmp_path / "out"
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "autoquant", "quantize", tmp_path / "plan.json"),
-            *("--out", out, "--source", original, "--device", "cpu"),
-            *("--max-shard-size", "1MB", "--json"),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
+    done = autoquant_command(
+        *("quantize", tmp_path / "plan.json", "--out", out, "--source", original),
+        *("--device", "cpu", "--max-shard-size", "1MB", "--json"),
     )
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from autoquant.planner.emit.base import Verdict
 from autoquant.planner.emit.layout import Layout, read_layout
 from autoquant.planner.emit.registry import emitter, emitters
 from autoquant.planner.plan import Plan, PlannedComponent, PlannedPipeline
+from tests.in_process import Command
 from tests.planner.emit.conftest import PlanFor, demo_plan
 
 INT8 = demo_plan(transformer="torchao:int8wo")
@@ -36,16 +35,6 @@ class Elsewhere:
 
     def next_step(self, files: object) -> str:
         return "read it"
-
-
-def autoquant(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "autoquant", "emit", *map(str, arguments)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def test_an_unknown_target_is_answered_with_the_nearest() -> None:
@@ -187,19 +176,21 @@ def test_the_layout_is_what_the_plan_loads_as(plan_for: PlanFor) -> None:
     assert layout["vae"].quantized == ()
 
 
-def test_the_command_prints_what_is_lost(tmp_path: Path) -> None:
+def test_the_command_prints_what_is_lost(autoquant_command: Command, tmp_path: Path) -> None:
     plan = demo_plan(transformer="layerwise:float8_e5m2", text_encoder_2="bitsandbytes:nf4")
     plan.save(tmp_path / "plan.json")
-    done = autoquant("plan.json", "--to", "comfyui", cwd=tmp_path)
+    done = autoquant_command("emit", "plan.json", "--to", "comfyui")
     assert done.returncode == 0, done.stderr
     assert "Written to comfyui: workflow_api.json" in done.stdout
     assert "Lost: text_encoder_2 stays unquantized" in done.stdout
     assert "Next: put pipeline.safetensors" in done.stdout
 
 
-def test_the_list_says_what_each_carries_of_a_plan(tmp_path: Path) -> None:
+def test_the_list_says_what_each_carries_of_a_plan(
+    autoquant_command: Command, tmp_path: Path
+) -> None:
     demo_plan(transformer="bitsandbytes:nf4").save(tmp_path / "plan.json")
-    listed = json.loads(autoquant("plan.json", "--list", "--json", cwd=tmp_path).stdout)
+    listed = json.loads(autoquant_command("emit", "plan.json", "--list", "--json").stdout)
     carried = {entry["target"]: entry for entry in listed}
     assert set(carried) == set(emitters())
     assert carried["diffusers"]["carries"] == "full"
@@ -219,12 +210,12 @@ def test_the_list_says_what_each_carries_of_a_plan(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_input_is_one_line_and_exit_status_2(
-    arguments: tuple[str, ...], message: str, tmp_path: Path
+    arguments: tuple[str, ...], message: str, autoquant_command: Command, tmp_path: Path
 ) -> None:
     INT8.save(tmp_path / "plan.json")
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "mine.txt").touch()
-    done = autoquant(*arguments, cwd=tmp_path)
+    done = autoquant_command("emit", *arguments)
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert done.stderr.count("\n") == 1

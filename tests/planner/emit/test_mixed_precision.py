@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +22,7 @@ from autoquant.planner.measurement import GIB
 from autoquant.planner.plan import Plan, PlannedComponent
 from autoquant.search_spaces.backends import backend
 from autoquant.search_spaces.scheme import Override, Scheme
+from tests.in_process import Script
 from tests.planner.emit.conftest import PlanFor
 from tests.planner.emit.test_diffusers_config import emitted_pipeline, image, modules
 
@@ -72,7 +71,9 @@ def test_what_diffusers_loads_is_what_was_measured(
         assert again.to_dict() == built.quant_mapping[name].to_dict()
 
 
-def test_the_script_quantizes_layer_by_layer_as_planned(plan_for: PlanFor, tmp_path: Path) -> None:
+def test_the_script_quantizes_layer_by_layer_as_planned(
+    plan_for: PlanFor, tmp_path: Path, run_script: Script
+) -> None:
     plan = plan_for(
         transformer=mixed(
             *("quanto:float8", "quanto:int8", "proj_out", FIRST_Q),
@@ -82,17 +83,9 @@ def test_the_script_quantizes_layer_by_layer_as_planned(plan_for: PlanFor, tmp_p
         text_encoder_2=mixed("bitsandbytes:nf4", "bitsandbytes:int8", "encoder.block.0.layer.0"),
     )
     assert plan.emit("diffusers", tmp_path / "out", force=True).verdict == Verdict()
-    done = subprocess.run(
-        [sys.executable, "-P", "load_pipeline.py"],
-        cwd=tmp_path / "out",
-        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    said = run_script(tmp_path / "out" / "load_pipeline.py")
     ours = plan.load(device="cpu")
-    weights_gb = float(done.stdout.split("weights: ")[1].split()[0])
+    weights_gb = float(said.split("weights: ")[1].split()[0])
     assert weights_gb == round(sum(component_bytes(ours).values()) / GIB, 6)
     drawn = runpy.run_path(str(tmp_path / "out/load_pipeline.py"))["load_pipeline"](device="cpu")
     drawn.set_progress_bar_config(disable=True)
