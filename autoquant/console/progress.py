@@ -16,6 +16,7 @@ from autoquant.planner.quantities import gigabytes, loss_text, seconds
 _PHASES = {
     "reference": "Loading the pipeline and drawing the reference images",
     "search": "Measuring candidates",
+    "recheck": "Measuring again with further seeds what a limit decides by less than its spread",
     "confirmation": "Drawing prompts that the search never saw",
     "done": "Done",
 }
@@ -59,7 +60,7 @@ class ProgressDisplay:
             self._update_bar(self._bar, progress)
         elif progress.trial is not None:
             self._console.print(_line(progress), highlight=False, soft_wrap=True)
-        elif progress.phase in {"reference", "confirmation"}:
+        elif progress.phase in {"reference", "recheck", "confirmation"}:
             self._console.print(f"{_PHASES[progress.phase]} …", highlight=False)
 
     def _update_bar(self, bar: Bar, progress: Progress) -> None:

@@ -176,11 +176,8 @@ def _pruned(search: SearchSummary) -> str:
 
 
 def _notes(plan: Plan) -> Iterator[Text]:
-    if plan.measured.further_images:
-        yield Text(
-            "\nMeasured again, because a limit lay within the spread: loss and seconds include "
-            f"{plan.measured.further_images} images of further seeds."
-        )
+    for again in plan.search.rechecks:
+        yield Text(f"\n{again.sentence}")
     if plan.confirmation is not None:
         style = "" if plan.confirmation.holds else "bold red"
         yield Text(f"\n{plan.confirmation.sentence}", style=style)

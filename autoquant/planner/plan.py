@@ -16,6 +16,7 @@ from autoquant.planner.candidate import Candidate, Runtime
 from autoquant.planner.confirmation import Confirmation
 from autoquant.planner.measurement import Measured
 from autoquant.planner.payback import CompilePayback
+from autoquant.planner.recheck import Recheck
 from autoquant.planner.sensitivity import Sensitivity
 from autoquant.planner.source import PipelineSource
 from autoquant.planner.workload import Workload
@@ -137,6 +138,7 @@ class SearchSummary(_Part):
         stopped: How many candidates were not drawn whole, because they could not become the plan.
         undrawn_images: How many images that spared.
         prediction_error: ``None`` if nothing was predicted.
+        rechecks: What was measured again, because a limit lay within its spread.
     """
 
     trials: int
@@ -149,6 +151,7 @@ class SearchSummary(_Part):
     stopped: int = 0
     undrawn_images: int = 0
     prediction_error: PredictionError | None = None
+    rechecks: tuple[Recheck, ...] = ()
     rule: str = ""
     ties: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

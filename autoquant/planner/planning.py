@@ -21,7 +21,7 @@ from autoquant.planner.measuring_process import WORKER
 from autoquant.planner.parameters import unquantized
 from autoquant.planner.payback import measure_payback
 from autoquant.planner.progress import OnProgress, Progress, silent
-from autoquant.planner.recheck import recheck
+from autoquant.planner.recheck import recheck, rechecks
 from autoquant.planner.request import Preparation, Request
 from autoquant.planner.search import search
 from autoquant.planner.search_result import SearchResult
@@ -136,8 +136,9 @@ def _decide(
     checks = settings.confirm and not result.interrupted
     if checks:
         with suppress(KeyboardInterrupt):  # the figures stand without it
-            trials = recheck(result.trials, budget, evaluator, prepared.workload)
-            result = replace(result, trials=trials)
+            trials = recheck(result.trials, budget, evaluator, prepared.workload, on_progress)
+            again = rechecks(result.trials, trials, budget)
+            result = replace(result, trials=trials, rechecks=again)
     try:
         selection = choose(result.trials, budget, result.pruned)
     except InfeasibleBudget as error:

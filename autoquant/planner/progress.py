@@ -8,7 +8,7 @@ from typing import Literal
 
 from autoquant.planner.measurement import Trial
 
-Phase = Literal["reference", "search", "confirmation", "done"]
+Phase = Literal["reference", "search", "recheck", "confirmation", "done"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Progress:
         phase: What is going on.
         done: Trials finished, of ``total``.
         trial: The trial that has just ended.
-        best: The best feasible trial so far.
+        best: The best feasible trial so far; in a recheck, what is measured again.
         seconds: Wall seconds since the start.
         seconds_left: A guess from the mean trial so far; ``None`` before the first.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from autoquant.planner.measurement import Trial
+from autoquant.planner.recheck import Recheck
 from autoquant.planner.sensitivity import Sensitivity
 
 
@@ -18,6 +19,7 @@ class SearchResult:
         interrupted: By Ctrl-C.
         converged: Because no candidate was left that should improve on the best one.
         pruned: Those that were never loaded, because they cannot keep the memory budget.
+        rechecks: What was measured again near a limit; the trials hold the new figures.
     """
 
     trials: tuple[Trial, ...]
@@ -26,3 +28,4 @@ class SearchResult:
     converged: bool = False
     pruned: tuple[Trial, ...] = ()
     sensitivity: tuple[Sensitivity, ...] = ()
+    rechecks: tuple[Recheck, ...] = ()

@@ -95,6 +95,7 @@ def _summary(
         converged=result.converged,
         stopped=sum(map(bool, undrawn)),
         undrawn_images=sum(undrawn),
+        rechecks=result.rechecks,
         prediction_error=prediction_error(result.trials, budget.calls_per_session),
         rule=RULES[budget.objective],
         ties=tuple(trial.candidate.label for trial in selection.tied),

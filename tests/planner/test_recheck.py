@@ -1,16 +1,21 @@
 from __future__ import annotations
 
-import pytest
+from dataclasses import replace
 
+import pytest
+from diffusers import DiffusionPipeline
+
+from autoquant import Plan, autoquant
 from autoquant.errors import CandidateFailed
 from autoquant.metrics.latency import summarize
 from autoquant.metrics.score import MetricScore
 from autoquant.planner.budget import Budget
 from autoquant.planner.candidate import Candidate
 from autoquant.planner.measurement import Comparison, Trial
-from autoquant.planner.recheck import further_seeds, near_limits, recheck
+from autoquant.planner.recheck import further_seeds, near_limits, recheck, rechecks
 from autoquant.planner.selection import choose
 from autoquant.planner.workload import Workload
+from tests.planner.conftest import FEW
 from tests.planner.measurements import trial
 
 WORKLOAD = Workload(prompts=("a", "b"), seeds=(0, 1), height=64, width=64, steps=4)
@@ -110,3 +115,38 @@ def test_what_cannot_be_drawn_again_has_failed() -> None:
 def test_further_seeds_are_as_many_and_new() -> None:
     assert further_seeds(WORKLOAD).seeds == (2, 3)
     assert further_seeds(WORKLOAD).prompts == WORKLOAD.prompts
+
+
+def test_what_was_measured_again_is_told(demo_pipeline: DiffusionPipeline) -> None:
+    phases: list[str] = []
+    plan = autoquant(
+        demo_pipeline,
+        max_loss=0.028,
+        objective="vram",
+        workload=replace(FEW, height=64, width=64),
+        backends=("bitsandbytes:nf4",),
+        trials=2,
+        metric="flip",
+        download=False,
+        on_progress=lambda progress: phases.append(progress.phase),
+    )
+    assert "recheck" in phases
+    (again,) = plan.search.rechecks
+    (point,) = [it for it in plan.pareto if it.measured.further_images]
+    assert again.further_images == 3
+    assert again.limits == ("max_loss",)
+    assert again.loss == point.measured.loss != again.loss_before
+    assert again.keeps == point.feasible == point.chosen
+    assert "Measured again, as the loss limit lay within its spread" in str(plan)
+    assert Plan.from_json(plan.to_json()) == plan
+
+
+def test_what_was_measured_again_is_told_with_the_limit_that_it_was_for() -> None:
+    before = [timed(0, (0.8, 0.9, 1.1, 1.3), loss=0.1)]
+    budget = Budget.of(latency_s=1.05)
+    after = recheck(before, budget, Again(losses=(0.1,) * 4, seconds=(1.2, 1.3, 1.2)), WORKLOAD)
+    (again,) = rechecks(before, after, budget)
+    assert not again.keeps
+    assert "1.00 s became 1.20 s with 4 images of further seeds" in again.sentence
+    (failed,) = rechecks(before, recheck(before, budget, Again(), WORKLOAD), budget)
+    assert failed.sentence.endswith("Image 1 is black.")
