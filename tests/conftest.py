@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.card.report import card_table
 from tests.in_process import autoquant_command, run_script
 
 __all__ = ["autoquant_command", "run_script"]
@@ -58,3 +59,18 @@ def _cache_of_its_own() -> Iterator[None]:
     ):
         patch.setitem(os.environ, "AUTOQUANT_CACHE", directory)
         yield
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--card",
+        metavar="DEVICE",
+        help="where tests marked gpu run, like cuda:1; cpu rehearses those that it can",
+    )
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    lines = list(card_table(terminalreporter.stats))
+    if lines:
+        terminalreporter.section("on a card, for docs/backends.md")
+        terminalreporter.write_line("\n".join(lines))

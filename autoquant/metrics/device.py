@@ -130,7 +130,9 @@ def _indexed(device: torch.device) -> torch.device:
         )
     index: int | None = device.index
     if index is None:
-        index = torch.accelerator.current_device_index()
+        # Asking starts the device, and the memory that its context takes then seems another's.
+        is_started = getattr(torch.get_device_module(device), "is_initialized", lambda: True)()
+        index = torch.accelerator.current_device_index() if is_started else 0
     return torch.device(device.type, index)
 
 

@@ -39,6 +39,8 @@ def probe(scheme_text: str, device: str) -> Probed:
     from autoquant.search_spaces.scheme import CHECKPOINT, Scheme
     from autoquant.storage import weight_bytes
 
+    if device != "cpu":
+        torch.accelerator.set_device_index(torch.device(device))
     scheme = Scheme.parse(scheme_text)
     if scheme.backend == CHECKPOINT:
         return _probe_folder(scheme.precision, device)

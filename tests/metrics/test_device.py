@@ -164,6 +164,16 @@ def test_a_limit_is_a_share_of_the_card_and_ends_with_the_region(
     assert len(fractions) == 4
 
 
+def test_a_device_is_named_without_starting_it(
+    fake_accelerator: FakeAccelerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert resolve_device("auto") == torch.device("cuda:0")
+    assert "current_device_index" not in fake_accelerator.calls
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_device_index", lambda: 1)
+    assert resolve_device("auto") == torch.device("cuda:1")
+
+
 def test_a_card_is_the_current_one_inside(fake_accelerator: FakeAccelerator) -> None:
     with on_device(torch.device("cuda:1")):
         assert fake_accelerator.current == 1

@@ -85,24 +85,6 @@ def test_another_attention_kernel_is_used_and_forgotten(demo_directory: Path) ->
     assert Registry.get_active_backend()[0] == before
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.accelerator.is_available(), reason="needs an accelerator")
-@pytest.mark.parametrize("offload", ["model", "sequential", "group_leaf_stream"])
-def test_offload_saves_memory_on_an_accelerator(demo_directory: Path, offload: str) -> None:
-    device = torch.accelerator.current_accelerator()
-    assert device is not None
-    loader = DirectoryLoader(demo_directory)
-
-    def drawn(**levers: Any) -> Any:
-        candidate = Candidate(components={}, runtime=Runtime(**levers))
-        return measured_workload(loader, candidate, device)
-
-    plain, offloaded = drawn(), drawn(offload=offload)
-    allocated = f"{device.type}.allocated"
-    assert offloaded.other_counters[allocated] < plain.other_counters[allocated]
-    np.testing.assert_allclose(offloaded.images, plain.images, atol=1 / 255)
-
-
 def test_the_reference_is_measured_in_the_first_runtime_that_fits() -> None:
     tried = []
 

@@ -1,7 +1,7 @@
 """Rows of the published tables that combine a scheme with a lever, on a real pipeline.
 
 On a CPU the hooks of offload run too; what they save, and how long compiling takes, only a card can
-say (``test_levers.py``, marked gpu).
+say (``tests/card``).
 """
 
 from __future__ import annotations

@@ -218,30 +218,3 @@ def test_error_grows_as_bits_fall(quantized, reference, relative_error, model):
     assert 2 * errors["int4"] < errors["int2"]
     nf4 = relative_error(quantized(model, "bitsandbytes:nf4").output, reference(model))
     assert nf4 > 4 * relative_error(quantized(model, "bitsandbytes:int8").output, reference(model))
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.accelerator.is_available(), reason="needs an accelerator")
-@pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("quantize_first", [True, False])
-def test_runs_on_the_accelerator(build, reference, relative_error, scheme, quantize_first):
-    device = torch.accelerator.current_accelerator()
-    owner, precision = split(scheme)
-    reason = owner.unavailable(precision, device.type)
-    if reason is not None:
-        pytest.skip(reason)
-    module = build("t5")
-    recipe = owner.recipe(precision)
-    layers = owner.quantizable_layers(module, precision)
-    if not quantize_first:
-        module.to(device)
-    recipe.function(module, layers, **recipe.arguments)
-    module.to(device)
-    tokens = torch.arange(3, 35, device=device).view(1, 32)
-    with torch.no_grad():
-        output = module(input_ids=tokens)[0].float().cpu()
-        module.to("cpu")
-        module.to(device)
-        again = module(input_ids=tokens)[0].float().cpu()
-    assert relative_error(output, reference("t5")) < LARGEST_ERROR[owner.precisions[precision]]
-    assert torch.equal(output, again)
