@@ -1,6 +1,7 @@
 """Measure every scheme that runs here on the demo pipeline, and print the tables of choosing.md.
 
     OMP_NUM_THREADS=1 python benchmarks/which_backend.py
+    OMP_NUM_THREADS=1 python benchmarks/which_backend.py raised_layers      one table alone
 
 Each row is a candidate that the planner's own evaluator loaded, quantized, checked layer by layer,
 drew with and compared with the unquantized images. Latencies are left out: a CPU's say nothing of a
@@ -25,7 +26,9 @@ from autoquant.planner.parameters import unquantized
 from autoquant.planner.preparation import prepare
 from autoquant.planner.quantities import gigabytes
 from autoquant.planner.request import Preparation, Request
-from autoquant.search_spaces.scheme import NONE, Choice
+from autoquant.search_spaces.layer_groups import smallest_exclusions
+from autoquant.search_spaces.scheme import NONE, Choice, Override, Scheme
+from autoquant.search_spaces.wider import next_wider
 
 DENOISER = "transformer"
 
@@ -117,10 +120,38 @@ def kept_layers(bench: Bench) -> Iterable[Sequence[str]]:
         yield f"`{scheme}`", *cells
 
 
+def raised_layers(bench: Bench) -> Iterable[Sequence[str]]:
+    """What it brings to store groups of the denoiser's layers in the next wider precision."""
+    part = bench.components[DENOISER]
+    groups = bench.prepared.layer_groups[DENOISER]
+    yield "Denoiser's scheme", "all layers", *(group.name for group in groups), "all in the wider"
+    every_layer = [path for group in groups for path in group.layers]
+    for scheme in part.schemes[1:]:
+        wider = next_wider(scheme, part.schemes)
+        if wider is None:
+            continue
+        sets = [smallest_exclusions(group.layers, every_layer) for group in groups]
+        choices = [
+            Choice(scheme=scheme),
+            *(Choice(scheme=scheme, overrides=(Override(scheme=wider, layers=s),)) for s in sets),
+            Choice(scheme=wider),
+        ]
+        cells = []
+        for choice in choices:
+            found = bench.measure({DENOISER: choice})
+            cells.append(
+                "failed"
+                if isinstance(found, str)
+                else f"{found.loss:.2g} at {gigabytes(found.component_gb[DENOISER])}"
+            )
+        yield f"`{scheme}`, {Scheme.parse(wider).precision}", *cells
+
+
 TABLES: dict[str, Callable[[Bench], Iterable[Sequence[str]]]] = {
     "Each scheme on every component": everywhere,
     "Which component it hurts: loss where one alone is quantized": one_component,
     "What it brings to keep sensitive layers: loss, and the denoiser's bytes": kept_layers,
+    "What it brings to give one group the next wider precision": raised_layers,
 }
 
 
@@ -137,7 +168,10 @@ def main() -> None:
             f"(noise floor {measured.noise_floor:.2g} taken off), {prepared.device.name}; "
             f"{versions}."
         )
+        asked = sys.argv[1:]
         for title, table in TABLES.items():
+            if asked and table.__name__ not in asked:
+                continue
             head, *rows = table(bench)
             print(f"\n{title}\n\n| {' | '.join(head)} |\n|{'---|' * len(head)}")
             print("\n".join(f"| {' | '.join(row)} |" for row in rows), flush=True)

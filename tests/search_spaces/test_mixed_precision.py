@@ -21,6 +21,7 @@ PAIRS = [
     ("gguf:Q4_0", "gguf:Q8_0"),
     ("bitsandbytes:nf4", "bitsandbytes:int8"),
     ("quanto:int4", "quanto:int8"),
+    ("auto-round:int2", "auto-round:int4"),
 ]
 RAISED = {"flux": ("proj_out", "transformer_blocks.0"), "t5": ("encoder.block.0.layer.0",)}
 
@@ -153,7 +154,7 @@ def test_a_layer_in_the_precision_of_others_is_a_mismatch(build, monkeypatch):
 
 def test_a_backend_says_whether_its_precisions_mix():
     mixing = {name for name, it in backends().items() if isinstance(it, MixedPrecisions)}
-    assert mixing == {"bitsandbytes", "torchao", "quanto", "gguf", "sdnq"}
+    assert mixing == {"bitsandbytes", "torchao", "quanto", "gguf", "sdnq", "auto-round"}
 
 
 @pytest.mark.gpu

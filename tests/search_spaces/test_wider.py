@@ -19,6 +19,7 @@ EVERY = [f"{name}:{p}" for name, owner in backends().items() for p in owner.prec
         ("sdnq:uint4", "sdnq:int6"),
         ("sdnq:int6", "sdnq:int8"),
         ("gguf:Q4_0", "gguf:Q5_1"),
+        ("auto-round:int2", "auto-round:int3"),
         ("layerwise:float8_e4m3fn", None),
         ("modelopt:int4", None),
     ],

@@ -56,6 +56,10 @@ class AutoRound:
         require_precision(self.name, self.precisions, precision)
         return Recipe(quantize_with_auto_round, {"bits": _BITS[precision]})
 
+    def stored_precision(self, layer: "torch.nn.Module") -> str | None:
+        """The bits of a packed layer's codes; None for a layer that is not packed."""
+        return f"int{layer.bits}" if hasattr(layer, "qweight") else None
+
 
 def quantize_with_auto_round(module: "Any", layers: tuple[str, ...], *, bits: int) -> None:
     """Quantize exactly these linear layers by AutoRound's search for scales, in place."""

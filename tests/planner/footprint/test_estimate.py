@@ -10,15 +10,17 @@ import pytest
 
 from autoquant.errors import InputError
 from autoquant.planner.budget import Budget
-from autoquant.planner.footprint.estimate import Estimate, estimate, excess_bytes
+from autoquant.planner.footprint.estimate import Estimate, estimate, excess_bytes, mean_bits
 from autoquant.planner.footprint.option import Arrangement, Option
 from autoquant.planner.footprint.prediction import Predictor
 from autoquant.planner.footprint.report import as_data
 from autoquant.planner.footprint.request import request_for
 from autoquant.planner.footprint.shape_list import read_shape_list
 from autoquant.planner.footprint.shapes import ModelShapes
+from autoquant.planner.footprint.weights import component_bytes
 from autoquant.planner.measurement import GIB
 from autoquant.search_spaces.levers import Offload
+from autoquant.search_spaces.scheme import Choice, Override
 from tests.planner.footprint.pipelines import MODELS
 
 MODES: tuple[Offload, ...] = (
@@ -63,6 +65,20 @@ def test_qwen_image_on_32_gb_with_60_gb_of_ram() -> None:
         row for row in kept if "bitsandbytes:nf4 everywhere" in row.option.label(result.request)
     )
     assert nf4.option.arrangement.offload == "none"
+
+
+def test_layers_in_a_wider_precision_count_with_their_own_bits(flux: ModelShapes) -> None:
+    first_blocks = tuple(f"transformer_blocks.{n}" for n in range(6))
+    wider = Override(scheme="torchao:int8wo", layers=first_blocks)
+    mixed = Choice(scheme="torchao:int4wo", overrides=(wider,))
+    kept = Choice(scheme="torchao:int4wo", exclusions=first_blocks)
+    sizes, bits = [], []
+    for choice in (Choice(scheme="torchao:int4wo"), mixed, kept):
+        sizes.append(component_bytes(flux.components["transformer"], choice, "bfloat16"))
+        bits.append(mean_bits(flux, {"transformer": choice}, request_for(flux)))
+    # int8 costs four bits a weight, bfloat16 twelve; scales take a little of each.
+    assert (sizes[1] - sizes[0]) / (sizes[2] - sizes[0]) == pytest.approx(1 / 3, rel=0.05)
+    assert (bits[1] - bits[0]) / (bits[2] - bits[0]) == pytest.approx(1 / 3)
 
 
 def test_rows_are_ranked_by_verdict_then_by_bits(model: ModelShapes) -> None:

@@ -22,7 +22,7 @@ from autoquant.planner.footprint.weights import (
 from autoquant.search_spaces.backends import backends
 from autoquant.search_spaces.linears import dtype_sensitive, plain_linears
 from autoquant.search_spaces.quantize import apply_choice
-from autoquant.search_spaces.scheme import Choice
+from autoquant.search_spaces.scheme import Choice, Override
 from autoquant.storage import held_bytes
 
 IMAGE_MODELS = [
@@ -109,6 +109,49 @@ def test_a_quantized_component_holds_the_bytes_predicted(
     choice = Choice(scheme=scheme)
     layers = apply_choice(module, choice, torch.bfloat16).layers
     assert set(quantized_parts(shapes, choice, "bfloat16")) == set(layers)
+    assert component_bytes(shapes, choice, "bfloat16") == held_bytes(module)
+
+
+@pytest.mark.parametrize("fuse_qkv", [False, True])
+@pytest.mark.parametrize(
+    ("base", "raised"),
+    [
+        ("torchao:float8wo", "torchao:int8wo"),
+        ("bitsandbytes:nf4", "bitsandbytes:int8"),
+        ("gguf:Q4_0", "gguf:Q8_0"),
+        ("quanto:float8", "quanto:int8"),
+    ],
+)
+def test_layers_of_different_precisions_hold_the_bytes_predicted(
+    base: str, raised: str, fuse_qkv: bool
+) -> None:
+    layers = ("transformer_blocks.0.attn1.to_k", "transformer_blocks.1", "proj_out")
+    choice = Choice(
+        scheme=base,
+        exclusions=("transformer_blocks.1.ff",),
+        fuse_qkv=fuse_qkv,
+        overrides=(Override(scheme=raised, layers=layers),),
+    )
+    module = tiny_pixart()
+    shapes = shapes_of(module)
+    schemes = apply_choice(module, choice, torch.bfloat16).schemes
+    assert set(schemes.values()) == {base, raised}
+    assert len(quantized_parts(shapes, choice, "bfloat16")) == len(schemes)
+    assert component_bytes(shapes, choice, "bfloat16") == held_bytes(module)
+
+
+@pytest.mark.parametrize("raised", ["bitsandbytes:int8", "torchao:int8wo"])
+def test_a_wider_precision_may_take_layers_that_the_other_leaves(raised: str) -> None:
+    base = {"bitsandbytes:int8": "bitsandbytes:nf4", "torchao:int8wo": "torchao:int8dq"}[raised]
+    choice = Choice(scheme=base, overrides=(Override(scheme=raised, layers=("encoder.block.0",)),))
+    module = tiny_t5()
+    shapes = shapes_of(module)
+    schemes = apply_choice(module, choice, torch.bfloat16).schemes
+    # T5's own code casts to the dtype of wo, but for int8; 4 bits would be garbage there.
+    wo = "encoder.block.{}.layer.1.DenseReluDense.wo"
+    assert schemes[wo.format(0)] == raised
+    assert (wo.format(1) in schemes) == (base != "bitsandbytes:nf4")
+    assert set(quantized_parts(shapes, choice, "bfloat16")) == set(schemes)
     assert component_bytes(shapes, choice, "bfloat16") == held_bytes(module)
 
 
