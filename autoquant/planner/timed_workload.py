@@ -79,14 +79,16 @@ def draw_workload(
     first, *others = workload.batches()
     repeats = [first] * max(0, _LEAST_TIMED_CALLS - len(others))
     images, seconds = [warm.images], list[float]()
-    for batch in [*others, *repeats]:
-        with held_to(device, _limit_bytes(warm.peak_bytes)):
+    # Around all calls: the beginning of a limit gives the allocator's blocks back, and the next
+    # call has to wait for new ones.
+    with held_to(device, _limit_bytes(warm.peak_bytes)):
+        for batch in [*others, *repeats]:
             drawn, (took_s,) = draw_timed(built, workload, [batch], device)
-        seconds.append(took_s)
-        if len(images) <= len(others):
-            images += drawn
-            if len(images) <= len(others) and stops(images, seconds):
-                break
+            seconds.append(took_s)
+            if len(images) <= len(others):
+                images += drawn
+                if len(images) <= len(others) and stops(images, seconds):
+                    break
     latency_s = summarize(seconds)
     return Drawn(
         images=np.concatenate(images),
