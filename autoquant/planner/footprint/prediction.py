@@ -13,6 +13,7 @@ from autoquant.planner.footprint.family import decoder_of, denoiser_of, encoders
 from autoquant.planner.footprint.layers import eligible_layers
 from autoquant.planner.footprint.memory import NOTHING, Memory, one_after_another, total
 from autoquant.planner.footprint.offload import (
+    Sizes,
     is_moved_in_blocks,
     resident_sizes,
     setting_up_bytes,
@@ -29,6 +30,7 @@ from autoquant.planner.footprint.weights import (
     held_parts,
     quantized_parts,
 )
+from autoquant.search_spaces.levers import Offload
 from autoquant.search_spaces.scheme import Choice
 
 ENCODING, DENOISING, DECODING = "text_encoding", "denoising", "vae_decoding"
@@ -86,6 +88,8 @@ class Predictor:
         self._request = request
         self._traced = traced or {}
         self._held: dict[tuple[str, Choice], Memory] = {}
+        self._running: dict[tuple[str, Choice, Offload], Memory] = {}
+        self._largest: dict[tuple[str, Choice], int] = {}
 
     def predict(self, option: Option) -> Prediction:
         """Predict one option.
@@ -153,10 +157,15 @@ class Predictor:
 
     def _largest_quantized(self, component: ComponentShapes, option: Option) -> int:
         choice = option.choice(component.name)
-        layers = eligible_layers(component)
-        quantized = quantized_parts(component, choice, self._request.compute_dtype)
-        elements = (sum(layers[part].elements for part in path.split(JOINT)) for path in quantized)
-        return max(elements, default=0) * self._request.itemsize
+        key = (component.name, choice)
+        if key not in self._largest:
+            layers = eligible_layers(component)
+            quantized = quantized_parts(component, choice, self._request.compute_dtype)
+            elements = (
+                sum(layers[part].elements for part in path.split(JOINT)) for path in quantized
+            )
+            self._largest[key] = max(elements, default=0) * self._request.itemsize
+        return self._largest[key]
 
     def _resident(self, stage: str, option: Option) -> list[Memory]:
         """What of the weights lies on the accelerator, for each tape of a stage."""
@@ -169,15 +178,18 @@ class Predictor:
 
     def _resident_part(self, name: str, option: Option) -> Memory:
         component = self._model.components[name]
-        held = held_parts(component, option.choice(name), self._request.compute_dtype)
-        sizes = resident_sizes(
-            held,
-            option.arrangement.offload,
-            in_blocks=is_moved_in_blocks(component.library, name),
-        )
-        return Memory(sum(sizes), reserved_for(sizes))
+        choice, offload = option.choice(name), option.arrangement.offload
+        key = (name, choice, offload)
+        if key not in self._running:
+            sizes = resident_sizes(
+                held_parts(component, choice, self._request.compute_dtype),
+                offload,
+                in_blocks=is_moved_in_blocks(component.library, name),
+            )
+            self._running[key] = Memory(sum(sizes), reserved_for(sizes))
+        return self._running[key]
 
-    def _sizes(self, option: Option) -> list[dict[str, tuple[int, ...]]]:
+    def _sizes(self, option: Option) -> list[Sizes]:
         return [
             held_parts(component, option.choice(name), self._request.compute_dtype)
             for name, component in self._model.components.items()

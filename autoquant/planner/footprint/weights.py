@@ -58,9 +58,10 @@ def component_bytes(component: ComponentShapes, choice: Choice, compute_dtype: s
     return sum(map(sum, held.values())) + _computed_buffers(component)
 
 
+@lru_cache(maxsize=32)  # of a large model each holds thousands of entries
 def held_parts(
     component: ComponentShapes, choice: Choice, compute_dtype: str
-) -> dict[str, tuple[int, ...]]:
+) -> Mapping[str, tuple[int, ...]]:
     """Bytes of each tensor under ``choice`` by the name it was stored under.
 
     A quantized weight is followed by its scales. Projections that are fused share the entry of the
@@ -84,7 +85,7 @@ def held_parts(
             held.update(
                 {bias: (component.tensors[bias].elements,) for bias in biases if bias in held}
             )
-    return held
+    return MappingProxyType(held)
 
 
 def kept_originals_bytes(component: ComponentShapes, choice: Choice, compute_dtype: str) -> int:
