@@ -27,7 +27,7 @@ TIGHT_GB = 0.006
 def tight(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Path]:
     out = tmp_path_factory.mktemp("plans") / "tight"
     plan = autoquant(
-        "demo", vram_gb=TIGHT_GB, latency_s=60, workload=FEW, trials=9, metric="flip", out=out
+        "demo", vram_gb=TIGHT_GB, latency_s=60, workload=FEW, trials=6, metric="flip", out=out
     )
     return plan, out
 
@@ -43,6 +43,8 @@ def test_a_tight_budget_gives_a_smaller_plan_within_it(tight: tuple[Plan, Path])
     assert any(part.scheme != "none" for part in plan.components.values())
     assert sum(point.chosen for point in plan.pareto) <= 1
     assert plan.measured.metric == "flip"
+    assert plan.confirmation is not None
+    assert plan.confirmation.prompts == demo.UNSEEN_PROMPTS[:3]
 
 
 def test_the_unquantized_pipeline_is_among_the_candidates(tight: tuple[Plan, Path]) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
+
+from diffusers import DiffusionPipeline
 
 from autoquant import Plan, autoquant, demo
 from autoquant.planner.layer_study import LayerStudy, screening_workload
@@ -11,7 +14,7 @@ from autoquant.planner.parameters import unquantized
 from autoquant.planner.preparation import prepare
 from autoquant.planner.request import Preparation, Request
 from autoquant.planner.sensitivity import Sensitivity
-from autoquant.planner.workload import Workload, WorkloadRequest
+from autoquant.planner.workload import UNSEEN_PROMPTS, Workload, WorkloadRequest
 from autoquant.search_spaces.scheme import Choice
 
 NF4, INT8 = "bitsandbytes:nf4", "bitsandbytes:int8"
@@ -64,12 +67,19 @@ def test_a_screen_is_a_small_version_of_the_workload() -> None:
     assert screening_workload(full.model_copy(update={"steps": 4})).steps == 4
 
 
-def test_a_budget_between_two_widths_is_filled_with_the_layers_that_matter() -> None:
+def test_a_budget_between_two_widths_is_filled_with_the_layers_that_matter(
+    demo_pipeline: DiffusionPipeline,
+) -> None:
     # nf4 everywhere takes 4.3 MB and nothing quantized 10 MB.
     plan = autoquant(
-        "demo",
+        demo_pipeline,
         vram_gb=0.0052,
-        workload=FEW,
+        workload=replace(
+            FEW,
+            height=64,
+            width=64,
+            call_arguments={"max_sequence_length": demo.WORKLOAD["max_sequence_length"]},
+        ),
         metric="flip",
         backends=[NF4],
         download=False,
@@ -85,6 +95,6 @@ def test_a_budget_between_two_widths_is_filled_with_the_layers_that_matter() -> 
     assert "Which layers of the transformer hurt: bitsandbytes:nf4" in table
     assert re.search(r"kept .* final projection \(1 layers?\)", table)
     assert plan.confirmation is not None
-    assert plan.confirmation.prompts == demo.UNSEEN_PROMPTS[:2]
+    assert plan.confirmation.prompts == UNSEEN_PROMPTS[:2]
     assert plan.confirmation.sentence in " ".join(table.split())
     assert Plan.from_json(plan.to_json()) == plan
