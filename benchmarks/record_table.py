@@ -36,6 +36,7 @@ from autoquant.errors import CandidateFailed, first_line
 from autoquant.files import write_bytes
 from autoquant.metrics.device import fingerprint, package_versions
 from autoquant.metrics.fidelity import Metric, available_metrics, losses_of, score
+from autoquant.metrics.host_memory import HostMemory, resident_bytes
 from autoquant.metrics.images import check_images
 from autoquant.metrics.memory import counter_for
 from autoquant.planner.building import build_pipeline
@@ -323,6 +324,7 @@ def check(count: int, seed: int) -> None:
             metrics,
             "flip",
             Path(images),
+            HostMemory(resident_bytes()),
         )
         for row in random.Random(seed).sample(range(len(table)), count):
             candidate = table.candidate(row)

@@ -56,6 +56,8 @@ class Run:
     Attributes:
         best: The least loss of all candidates that keep the budget.
         repeats: Proposals of candidates that were measured already, which cost nothing.
+        rest_s: Mean seconds until what autoquant found, if the rest of the table were measured in
+            random order from here on.
     """
 
     method: str
@@ -63,6 +65,7 @@ class Run:
     best: float
     steps: tuple[Step, ...]
     repeats: int = 0
+    rest_s: float = 0.0
 
     @property
     def loss(self) -> float | None:
@@ -128,6 +131,27 @@ class Ledger:
         if len(self.steps) < _LEAST_TRIALS:
             return False
         return target is None or is_within(self.steps[-1].loss, target)
+
+    def rest_s(self, target: float | None) -> float:
+        """Mean seconds to something as good as ``target`` among the other rows, in random order.
+
+        Of n rows with k good ones, (n + 1) / (k + 1) are drawn in the mean, the good one among
+        them.
+        """
+        if target is None or is_within(self.steps[-1].loss, target):
+            return 0.0
+        candidates = map(self._table.candidate, range(len(self._table)))
+        others = [it for it in candidates if it.key not in self._asked]
+        good = sum(self._is_as_good(candidate, target) for candidate in others)
+        seconds = [self._table.seconds(candidate) for candidate in others]
+        return (len(others) + 1) / (good + 1) * sum(seconds) / len(seconds)
+
+    def _is_as_good(self, candidate: Candidate, target: float) -> bool:
+        try:
+            measured = self._table.measure(candidate)
+        except CandidateFailed:
+            return False
+        return is_feasible(measured, self._budget) and is_within(measured.loss, target)
 
     def _pay(self, seconds: float, loss: float | None) -> None:
         last = self.steps[-1] if self.steps else Step(0.0, None)

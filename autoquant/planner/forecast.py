@@ -16,6 +16,7 @@ import numpy as np
 from autoquant.planner.axes import Indices, indices_of
 from autoquant.planner.budget import Budget
 from autoquant.planner.effects import Effects, Floats
+from autoquant.planner.latency_forecast import LatencyPredictor
 from autoquant.planner.measurement import Estimate, Measured, Prediction, Trial, image_losses
 from autoquant.planner.priors import Priors
 from autoquant.planner.ram_forecast import RamPredictor
@@ -27,14 +28,12 @@ _LOSS_NOISE = 0.005
 # Correlation between the damages of two options: its standard deviation.
 _CORRELATION = 0.1
 _ACTIVATION_NOISE = 0.01
-# What repeating a call changes depends on what else the machine does.
-_SECONDS_NOISES = (0.01, 0.02, 0.05, 0.1, 0.2)
 # A loss below this is none.
 _NO_LOSS = 1e-6
 # Of the reference's peak; where less was counted, it was counted beside something else.
 _LEAST_ACTIVATIONS = 0.01
-# Bytes are counted; this keeps a matrix from being singular.
-_WEIGHTS_NOISE = 1e-5
+# How far the logarithm of a loss may be off that was put together from groups of layers.
+_ESTIMATE_NOISE = 0.3
 # Group and sequential offload hold about this share of the largest component at a time.
 _SHARE_OF_LARGEST = 0.1
 
@@ -129,7 +128,7 @@ class Predictor:
         held, _ = self._held_at(np.zeros((1, len(axes)), dtype=np.int64))
         self._base_gb = max(reference.peak_gb - held[0], _LEAST_ACTIVATIONS * reference.peak_gb)
         self._activations = self._fit_activations()
-        self._seconds_noise, self._seconds = self._fit_seconds()
+        self._seconds = LatencyPredictor(priors, reference, self._indices, self._measured)
         self._load_peak = self._fit_load_peak()
         self._ram = None
         if with_ram and reference.ram_gb is not None:
@@ -146,7 +145,6 @@ class Predictor:
         loading, loading_sd = self._load_peak.predict(indices)
         log_loss, log_loss_sd = self._loss.predict(indices)
         base = self._base_gb
-        latency = reference.latency_s.median
         active_sd = np.hypot(active_sd, self._unseen_together(indices))
         peak_sd = np.hypot(np.hypot(active_sd, _ACTIVATION_NOISE) * base, held_sd)
         ram, ram_sd = (None, None) if self._ram is None else self._ram.predict(indices)
@@ -157,8 +155,8 @@ class Predictor:
             floor=max(self._floor, _NO_LOSS),
             peak_gb=held + base * (1 + active),
             peak_gb_sd=peak_sd * self._off["peak"],
-            latency_s=latency * np.maximum(0.0, 1 + seconds),
-            latency_s_sd=latency * np.hypot(seconds_sd, self._seconds_noise) * self._off["latency"],
+            latency_s=seconds,
+            latency_s_sd=seconds_sd * self._off["latency"],
             load_peak_gb=reference.load_peak_gb * (1 + loading),
             load_peak_gb_sd=reference.load_peak_gb * np.hypot(loading_sd, _ACTIVATION_NOISE),
             ram_gb=ram,
@@ -193,14 +191,12 @@ class Predictor:
                 continue
             effects = self._priors.weights(place)
             shares = [m.component_gb.get(axis.name, whole) / whole - 1 for m in self._measured]
-            noise = [_WEIGHTS_NOISE] * len(shares)
             rows = self._indices[:, [place]]
             for estimate in self._estimates:
                 if estimate.component == axis.name:
                     shares.append(estimate.component_gb / whole - 1)
-                    noise.append(max(_WEIGHTS_NOISE, estimate.component_gb_sd / whole))
                     rows = np.vstack([rows, [[axis.position[estimate.choice]]]])
-            effects.fit(rows, np.array(shares), np.array(noise))
+            effects.fit(rows, np.array(shares), np.full(len(shares), 1e-5))
             mean, sd = effects.predict(np.arange(len(axis.options))[:, None])
             held.append(whole * (1 + mean))
             spread.append(whole * sd)
@@ -249,17 +245,6 @@ class Predictor:
         known = seen[indices[:, largest], indices[:, levers]]
         return np.where(known, 0.0, np.abs(mean)[indices[:, levers]])
 
-    def _fit_seconds(self) -> tuple[float, Effects]:
-        """The likeliest noise, and the effects under it."""
-        base = self._reference.latency_s.median
-        shares = [measured.latency_s.median / base - 1 for measured in self._measured]
-        fits = {
-            noise: self._fit(self._priors.seconds(), shares, np.full(len(shares), noise))
-            for noise in _SECONDS_NOISES
-        }
-        noise = max(fits, key=lambda it: fits[it].log_evidence)
-        return noise, fits[noise]
-
     def _fit_load_peak(self) -> Effects:
         base = self._reference.load_peak_gb
         shares = [measured.load_peak_gb / base - 1 for measured in self._measured]
@@ -291,7 +276,7 @@ class Predictor:
             # A loss that stands for none says no more than that it is small.
             for _ in range(2):
                 noise = np.where(raw > self._least_loss, self._unexplained(effects, rows), 0.5)
-                noise[len(noise) - len(estimated) :] = [it.log_loss_sd for it in estimated]
+                noise[len(noise) - len(estimated) :] = _ESTIMATE_NOISE
                 effects.fit(rows, values, noise)
         power = max(fits, key=lambda p: (fits[p].log_evidence, p == 2.0))
         return power, fits[power]
