@@ -139,7 +139,8 @@ def test_a_scheme_is_made_moved_and_run_on_a_card(scheme: str) -> None:
         module = transformer(TINY)
         full = held_bytes(module)
         apply_choice(module, Choice(scheme=scheme), torch.bfloat16)
-        for device in ("cuda", "cpu", "cuda"):  # made; as model offload moves it
+        assert devices(module) == {"cpu"}  # what was quantized on the card has come back
+        for device in ("cuda", "cpu", "cuda"):  # as model offload moves it
             module.to(device)
             assert devices(module) == {device}
         assert run(module, side=8, text_tokens=32).device.type == "cuda"

@@ -107,17 +107,17 @@ def quantize_to_dynamic_float8(module: "torch.nn.Module", layers: tuple[str, ...
     import torch
     from torchao import quantization
 
-    chosen = set(layers)
     settings = quantization.Float8DynamicActivationFloat8WeightConfig(
         granularity=quantization.PerRow(), set_inductor_config=False
     )
-    # Quantized where it will run: some of the kernels are Triton's, which take no CPU tensor.
-    quantization.quantize_(
-        module,
-        settings,
-        filter_fn=lambda _, path: path in chosen,
-        device=torch.accelerator.current_accelerator(),
-    )
+    # Quantized where it will run: some of the kernels are Triton's, which take no CPU tensor. One
+    # at a time and back, because what will be offloaded may not fit there whole.
+    card = torch.accelerator.current_accelerator()
+    for path in layers:
+        layer = module.get_submodule(path)
+        home = layer.get_parameter("weight").device
+        quantization.quantize_(layer, settings, filter_fn=lambda *_: True, device=card)
+        layer.to(home)
     module.requires_grad_(False).eval()
 
 
@@ -128,20 +128,20 @@ def quantize_to_int4(
     import torch
     from torchao import quantization
 
-    chosen = set(layers)
     settings = quantization.Int4WeightOnlyConfig(
         group_size=group_size,
         int4_packing_format="tile_packed_to_4d",
         int4_tile_packed_ntile=16 if torch.version.hip else 8,
         set_inductor_config=False,
     )
-    # The tiles are laid out by the device that will run them.
-    quantization.quantize_(
-        module,
-        settings,
-        filter_fn=lambda _, path: path in chosen,
-        device=torch.accelerator.current_accelerator(),
-    )
+    # The tiles are laid out by the device that will run them. One at a time and back, because what
+    # will be offloaded may not fit there whole.
+    card = torch.accelerator.current_accelerator()
+    for path in layers:
+        layer = module.get_submodule(path)
+        home = layer.get_parameter("weight").device
+        quantization.quantize_(layer, settings, filter_fn=lambda *_: True, device=card)
+        layer.to(home)
     module.requires_grad_(False).eval()
 
 
