@@ -38,8 +38,8 @@ _LEAST_SPEEDUP = 0.05
 _PATIENCE = 6
 _DOUBTED_GAIN = 1e-6
 _LEAST_DECREASE = 0.01
-# With a fifth of a candidate expected to fit, one does in 18 of 100 cases.
-_LEAST_FITTING = 0.2
+# With a tenth of a candidate expected to fit, one does in 10 of 100 cases.
+_LEAST_FITTING = 0.1
 # That nothing fits is believed no sooner.
 _FEWEST = 6
 # Losses lie between nothing and about this: what anything that fits is worth while nothing does.
