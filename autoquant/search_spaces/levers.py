@@ -273,12 +273,14 @@ def _require_possible(lever: str, wanted: Iterable[Any], known: Iterable[LeverVa
 
 
 def _offloads(device_type: str) -> Iterator[LeverValue]:
-    for offload in get_args(Offload):
+    for offload in dict.fromkeys((*_OFFLOADS, *get_args(Offload))):
         if offload == "none":
             continue
         reason = None
         if device_type == "cpu":
             reason = "a CPU's weights are already where an offload would put them"
+        elif device_type == "mps":
+            reason = "mps has no memory of its own: weights that are offloaded stay in the same"
         elif "stream" in offload and device_type not in _COPIES_AHEAD:
             reason = f"diffusers copies ahead on {' and '.join(sorted(_COPIES_AHEAD))} only"
         possible = reason is None

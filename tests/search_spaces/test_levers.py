@@ -25,15 +25,24 @@ def opened(modules, device_type, asked=None, edge=64, batch_size=1):
     return open_levers(modules, device_type, (edge, edge), batch_size, asked or AskedLevers())
 
 
+def test_memory_that_is_shared_is_not_offloaded(modules):
+    space, struck = opened(modules, "mps")
+    assert space.offload == ("none",)
+    assert all("no memory of its own" in it.reason for it in struck if it.lever == "offload")
+    with pytest.raises(InputError, match="offload model was asked for but cannot be used here"):
+        opened(modules, "mps", AskedLevers(offload=("model",)))
+
+
 def test_an_accelerator_offloads_and_compiles(modules):
     space, _ = opened(modules, "cuda")
+    # The order in which the reference is tried where it does not fit: the least waiting first.
     assert space.offload == (
         "none",
         "model",
-        "sequential",
-        "group_leaf",
         "group_block_stream",
         "group_leaf_stream",
+        "group_leaf",
+        "sequential",
     )
     assert space.compile == ("none", "regional", "whole")
 
@@ -51,8 +60,8 @@ def test_a_cpu_has_nothing_to_offload_to_and_compiles_only_if_asked(modules):
 
 
 def test_an_accelerator_without_streams_does_not_copy_ahead(modules):
-    space, struck = opened(modules, "mps")
-    assert space.offload == ("none", "model", "sequential", "group_leaf")
+    space, struck = opened(modules, "hpu")
+    assert space.offload == ("none", "model", "group_leaf", "sequential")
     assert any(it.value == "group_leaf_stream" and "cuda and xpu" in it.reason for it in struck)
 
 
