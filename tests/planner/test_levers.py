@@ -143,6 +143,23 @@ def test_what_did_not_fit_is_let_go_before_the_next_runtime_is_tried() -> None:
         first_that_fits(reference_runtimes(levers), measure, CPU)
 
 
+@pytest.mark.parametrize(
+    ("capability", "dtype", "is_told"),
+    [
+        ((7, 5), "bfloat16", True),
+        ((7, 5), "float16", False),
+        ((8, 0), "bfloat16", False),
+        (None, "bfloat16", False),
+    ],
+)
+def test_a_card_that_imitates_bfloat16_is_told_of(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int] | None, dtype: str, is_told: bool
+) -> None:
+    monkeypatch.setattr(preparation, "compute_capability", lambda device: capability)
+    notes = preparation._device_notes(torch.device("cuda:0"), dtype)
+    assert any("--dtype float16" in note for note in notes) == is_told
+
+
 def test_a_reference_that_fits_nowhere_is_an_error_that_says_what_was_tried() -> None:
     def measure(runtime: Runtime) -> str:
         raise torch.OutOfMemoryError("CUDA out of memory")
