@@ -34,7 +34,7 @@ PICTURE = Path(__file__).parent.parent / "docs" / "searching.svg"
 SEEDS = 20
 BUDGETS = 200
 # Proposals of the GP sampler take so long that it gets the first budgets only.
-GP_BUDGETS = 20
+GP_BUDGETS = 40
 # Of the cost of measuring every candidate.
 SHARES = (0.02, 0.05, 0.1)
 

@@ -37,8 +37,8 @@ _LEAST_TRIALS = 150
 # Then one that knows no end is stopped when it has found what autoquant found, or made so many
 # proposals. Most are repeats by then, and one more takes some hundredths of a second.
 _MOST_PROPOSALS = 1000
-# The GP sampler takes half a second a proposal.
-_GP_TRIALS = 60
+# A proposal of the GP sampler takes a tenth of a second, and more with every trial.
+_LEAST_GP_TRIALS, _MOST_GP_TRIALS = 60, 100
 
 
 @dataclass(frozen=True)
@@ -126,9 +126,9 @@ class Ledger:
                 self._pay(self._table.seconds(candidate, measured), loss)
         return measured
 
-    def is_enough(self, target: float | None) -> bool:
+    def is_enough(self, target: float | None, least_trials: int = _LEAST_TRIALS) -> bool:
         """Whether there is nothing left to see: ``target`` is the loss that autoquant found."""
-        if len(self.steps) < _LEAST_TRIALS:
+        if len(self.steps) < least_trials:
             return False
         return target is None or is_within(self.steps[-1].loss, target)
 
@@ -170,6 +170,7 @@ def autoquant_search(
 
 def optuna_search(
     make: Callable[[int], optuna.samplers.BaseSampler],
+    least_trials: int,
     most_trials: int | None,
     table: RecordedTable,
     budget: Budget,
@@ -189,7 +190,9 @@ def optuna_search(
         for name, missed in excess(measured, budget).items():
             trial.set_constraint(name, missed)
         study.tell(trial, measured.loss)
-        if ledger.is_enough(target) or len(ledger.steps) == (most_trials or len(table)):
+        if ledger.is_enough(target, least_trials):
+            break
+        if len(ledger.steps) == (most_trials or len(table)):
             break
     return ledger
 
@@ -213,15 +216,20 @@ METHODS: dict[str, Method] = {
     "Optuna TPE": partial(
         optuna_search,
         lambda seed: optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True),
+        _LEAST_TRIALS,
         None,
     ),
     "Optuna NSGA-II": partial(
-        optuna_search, lambda seed: optuna.samplers.NSGAIISampler(seed=seed), None
+        optuna_search,
+        lambda seed: optuna.samplers.NSGAIISampler(seed=seed),
+        _LEAST_TRIALS,
+        None,
     ),
     GP: partial(
         optuna_search,
         lambda seed: optuna.samplers.GPSampler(seed=seed, deterministic_objective=True),
-        _GP_TRIALS,
+        _LEAST_GP_TRIALS,
+        _MOST_GP_TRIALS,
     ),
     "random": random_search,
 }

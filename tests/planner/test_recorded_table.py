@@ -41,6 +41,15 @@ def test_the_best_plan_is_found_at_a_twentieth_of_the_cost(
     assert ledger.steps[-1].seconds <= 0.05 * sum(table.entries["columns"]["seconds"])
 
 
+def test_one_candidate_of_a_thousand_that_fits_is_found(table: RecordedTable) -> None:
+    measured = table.measure(table.candidate(0))
+    budget = Budget.of(0.394 * measured.peak_gb, 1.17 * measured.latency_s.median)
+    assert sum(is_feasible(other, budget) for other in table.all_measured()) == 1
+    ledger = autoquant_search(table, budget, seed=0)
+    assert ledger.steps[-1].loss is not None
+    assert ledger.steps[-1].seconds <= 0.1 * sum(table.entries["columns"]["seconds"])
+
+
 def test_no_rule_of_thumb_is_better(table: RecordedTable) -> None:
     budget = Budget.of(vram_gb=0.7 * table.measure(table.candidate(0)).peak_gb)
     result = search(table, table.space, budget, SearchSettings(trials=60))
