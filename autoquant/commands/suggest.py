@@ -64,6 +64,10 @@ def suggest(
             help="Try this model folder, quantized before, as weights; may be repeated.",
         ),
     ] = None,
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE[=SCALE]", help="Plan with this LoRA loaded; may be repeated."),
+    ] = None,
     device: Annotated[
         str | None, typer.Option(help="Where to measure (default: the accelerator, else cpu).")
     ] = None,
@@ -143,6 +147,7 @@ def suggest(
     from autoquant.planner.budget import Budget
     from autoquant.planner.checkpoints import NamedCheckpoint, require_stored_weights
     from autoquant.planner.gguf_files import gguf_scheme
+    from autoquant.planner.loras import require_loras
     from autoquant.planner.output import ResumableOutput, default_directories
     from autoquant.planner.search_settings import SearchSettings
     from autoquant.planner.source import find_source
@@ -164,6 +169,7 @@ def suggest(
         read_space_file(space)
     require_stored_weights(map(gguf_scheme, gguf or ()))
     require_stored_weights(NamedCheckpoint.parse(it).scheme for it in checkpoint or ())
+    require_loras(lora or ())
     workload = WorkloadRequest(
         prompts=None if prompts is None else read_prompts(prompts),
         seeds=seeds,
@@ -208,6 +214,7 @@ def suggest(
         space_file=space,
         gguf_files=gguf or (),
         checkpoints=checkpoint or (),
+        loras=lora or (),
         levers=levers,
     )
     _show(plan, directory, as_json=as_json)

@@ -59,6 +59,7 @@ def autoquant(
     space_file: str | Path | None = None,
     gguf_files: Sequence[str | Path] = (),
     checkpoints: Sequence[str | Path] = (),
+    loras: Sequence[str | Path] = (),
     levers: Mapping[str, Sequence[Any]] | None = None,
     confirm: bool = True,
     stop_early: bool = True,
@@ -105,6 +106,8 @@ def autoquant(
         gguf_files: Existing GGUF files to try as the weights of the component that they fit.
         checkpoints: Model folders that were quantized before, to try as the weights of the
             component that they fit; ``component=FOLDER`` names it.
+        loras: LoRA files that every candidate gets, ``FILE`` or ``FILE=SCALE``. A pipeline in
+            memory keeps the adapters that are loaded and active.
         levers: For each lever of ``search_spaces/levers.py`` the values to try instead of those
             that are open by themselves, like ``{"offload": ["none", "model"]}``.
         confirm: Whether to draw the winner on prompts and seeds that the search never saw.
@@ -151,6 +154,7 @@ def autoquant(
         levers=asked_levers(levers or {}),
         gguf_files=tuple(map(str, gguf_files)),
         checkpoints=tuple(map(str, checkpoints)),
+        loras=tuple(map(str, loras)),
     )
     with ExitStack() as stack:
         require_sensible(request)

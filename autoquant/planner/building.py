@@ -11,11 +11,13 @@ import torch
 from autoquant.metrics.device import on_device
 from autoquant.metrics.host_memory import HostMemory
 from autoquant.metrics.memory import PeakReading, counter_for
+from autoquant.planner.adapters import adapted_layers
 from autoquant.planner.candidate import Candidate, Runtime
 from autoquant.planner.levers import pull_levers
 from autoquant.planner.loading import ComponentLoader
 from autoquant.planner.phases import announce
 from autoquant.search_spaces.fuse import without_weights
+from autoquant.search_spaces.lora import attach_adapters, require_active
 from autoquant.search_spaces.quantize import QuantizedLayers, apply_choice, brings_weights
 from autoquant.search_spaces.scheme import Choice
 from autoquant.storage import held_bytes
@@ -150,6 +152,11 @@ def _load(
         module = loader.load(name, dtype)
         reading.hold(module)
     quantized = apply_choice(module, choice, dtype) if choice != Choice() else None
+    adapters = loader.adapters.get(name, ())
+    if adapters:
+        attach_adapters(module, [adapter.argument for adapter in adapters], dtype)
+        names = [adapter.name for adapter in adapters]
+        require_active(module, names, adapted_layers(adapters), name)
     if brings:
         reading.hold(module)
     return module, quantized

@@ -41,6 +41,7 @@ from autoquant.planner.timed_workload import (
 )
 from autoquant.planner.workload import Workload
 from autoquant.search_spaces.layer_groups import Calls, watch_calls
+from autoquant.search_spaces.linears import linears
 from autoquant.search_spaces.quantize import QuantizedLayers
 
 
@@ -260,10 +261,6 @@ def _facts(module: torch.nn.Module, quantized: QuantizedLayers | None) -> Compon
     return ComponentFacts(
         library=_home(type(module)),
         class_name=type(module).__name__,
-        kept_layers=tuple(
-            path
-            for path, layer in module.named_modules()
-            if isinstance(layer, torch.nn.Linear) and path not in done
-        ),
+        kept_layers=tuple(path for path in linears(module) if path not in done),
         overridden=dict(quantized.overridden) if quantized else {},
     )

@@ -11,6 +11,7 @@ from autoquant.planner.building import build_pipeline
 from autoquant.planner.checkpoints import require_stored_weights
 from autoquant.planner.levers import compile_denoisers
 from autoquant.planner.loading import ComponentLoader, loader_for
+from autoquant.planner.loras import by_component
 from autoquant.planner.plan import Plan
 from autoquant.planner.source import find_source, local_directory
 
@@ -32,6 +33,7 @@ def load_planned(
     named = plan.pipeline.as_source() if source is None else find_source(str(source))
     loader = loader_for(local_directory(named), trust_remote_code=trust_remote_code)
     require_same_pipeline(plan, loader)
+    loader.adapters = by_component(plan.adapters)
     pipeline = build_pipeline(loader, plan.candidate, resolve_device(device)).pipeline
     if plan.runtime.compile != "none":
         compile_denoisers(pipeline, plan.runtime.compile)

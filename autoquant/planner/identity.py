@@ -14,6 +14,7 @@ from autoquant import __version__
 from autoquant.metrics.device import hardware, package_versions
 from autoquant.planner.checkpoints import NamedCheckpoint
 from autoquant.planner.content import KnownHashes, content_hash
+from autoquant.planner.loras import NamedLora
 from autoquant.planner.request import Request
 from autoquant.planner.source import find_source, local_directory
 from autoquant.redaction import redacted
@@ -27,6 +28,7 @@ _PARTS = {
     "variant": "model",
     "gguf_files": "model",
     "checkpoints": "model",
+    "loras": "model",
     "device": "device",
     "compute_dtype": "device",
 }
@@ -82,6 +84,9 @@ def identify(request: Request, known: KnownHashes) -> Identity | None:
             value = None if value is None else known.of(Path(value))
         if name == "gguf_files":
             value = [known.of(Path(file).expanduser()) for file in value]
+        if name == "loras":
+            loras = map(NamedLora.parse, value)
+            value = [[it.name, known.of(it.file), it.scale] for it in loras]
         if name == "checkpoints":
             named = map(NamedCheckpoint.parse, value)
             value = [[it.component, content_hash(it.folder, known)] for it in named]

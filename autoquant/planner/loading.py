@@ -14,7 +14,10 @@ from diffusers import DiffusionPipeline
 from diffusers.utils import logging
 
 from autoquant.errors import UnsupportedPipeline, first_line
+from autoquant.planner.adapters import adapters_of_pipeline, without_adapters
+from autoquant.planner.loras import Adapter, by_component
 from autoquant.planner.source import ModelIndex, read_model_index
+from autoquant.search_spaces.fuse import without_weights
 from autoquant.storage import held_bytes
 
 # What drawing passes to every call; one that takes no height draws sound, or changes an image.
@@ -25,6 +28,8 @@ class ComponentLoader(Protocol):
     """Gives fresh, unquantized components on the CPU, and puts a pipeline together."""
 
     pipeline_class: type[Any]
+    adapters: Mapping[str, tuple[Adapter, ...]]
+    """What each component gets once it is loaded and quantized; set by who prepares the search."""
 
     @property
     def sizes(self) -> Mapping[str, int]:
@@ -51,6 +56,7 @@ class DirectoryLoader:
         self.directory = directory
         self.index: ModelIndex = read_model_index(directory)
         self.pipeline_class = _pipeline_class(self.index.class_name)
+        self.adapters: Mapping[str, tuple[Adapter, ...]] = {}
 
     @property
     def sizes(self) -> Mapping[str, int]:
@@ -108,7 +114,7 @@ class ObjectLoader:
 
     Raises:
         UnsupportedPipeline: The pipeline is no text-to-image pipeline, has offload hooks, or is
-            quantized already.
+            quantized already, or has adapters that are fused, not active, or no LoRA.
     """
 
     def __init__(self, pipeline: Any) -> None:
@@ -120,18 +126,25 @@ class ObjectLoader:
             for name, component in pipeline.components.items()
             if isinstance(component, torch.nn.Module)
         }
+        self.adapters: Mapping[str, tuple[Adapter, ...]] = by_component(
+            adapters_of_pipeline(pipeline)
+        )
         for name, module in self._modules.items():
             _require_untouched(name, module)
+        self._outlines = {
+            name: without_adapters(without_weights(module)) if name in self.adapters else module
+            for name, module in self._modules.items()
+        }
 
     @property
     def sizes(self) -> Mapping[str, int]:
         return _largest_first({name: held_bytes(module) for name, module in self._modules.items()})
 
     def load(self, name: str, dtype: torch.dtype) -> torch.nn.Module:
-        return _copy_to_cpu(self._modules[name], dtype)
+        return without_adapters(_copy_to_cpu(self._modules[name], dtype))
 
     def outline(self, name: str) -> torch.nn.Module:
-        return self._modules[name]
+        return self._outlines[name]
 
     def assemble(self, modules: Mapping[str, torch.nn.Module], dtype: torch.dtype) -> Any:
         pipeline = copy.copy(self._pipeline)
@@ -167,13 +180,6 @@ def _require_untouched(name: str, module: torch.nn.Module) -> None:
     if any(hasattr(part, "_hf_hook") for part in module.modules()):
         raise UnsupportedPipeline(
             f"{name} has offload hooks; call pipe.remove_all_hooks() before autoquant()."
-        )
-    adapters = sorted(getattr(module, "peft_config", None) or {})
-    if adapters:
-        raise UnsupportedPipeline(
-            f"{name} has the LoRA adapters {', '.join(adapters)} loaded, which the plan's script "
-            "could not load again: call pipe.fuse_lora() and pipe.unload_lora_weights(), save the "
-            "pipeline, and pass that directory; or unload them."
         )
     weights_are_plain = all(type(weight) is torch.nn.Parameter for weight in module.parameters())
     if not weights_are_plain or getattr(module, "is_quantized", False):

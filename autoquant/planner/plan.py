@@ -14,6 +14,7 @@ from autoquant.metrics.device import DeviceFingerprint
 from autoquant.planner.budget import Budget
 from autoquant.planner.candidate import Candidate, Runtime
 from autoquant.planner.confirmation import Confirmation
+from autoquant.planner.loras import Adapter
 from autoquant.planner.measurement import Measured
 from autoquant.planner.payback import CompilePayback
 from autoquant.planner.recheck import Recheck
@@ -178,6 +179,7 @@ class Plan(_Part):
     components: dict[str, PlannedComponent]
     runtime: Runtime
     runtime_why: str = ""
+    adapters: tuple[Adapter, ...] = ()
     compile_payback: CompilePayback | None = None
     measured: Measured
     reference: ReferenceCost

@@ -19,6 +19,8 @@ from autoquant.metrics.device import (
 )
 from autoquant.metrics.fidelity import AUTO, available_metrics, deciding_metric, require_can_decide
 from autoquant.metrics.host_memory import HostMemory, resident_bytes
+from autoquant.planner.adapted_space import for_adapters, with_adapters
+from autoquant.planner.adapters import adapters_from_files, without_memory
 from autoquant.planner.building import build_pipeline
 from autoquant.planner.candidate import Runtime
 from autoquant.planner.checkpoints import require_stored_weights, with_checkpoints
@@ -85,6 +87,12 @@ def prepare(request: Request, image_root: Path) -> tuple[Preparation, DeviceEval
         )
     space = with_gguf_files(space, request.gguf_files, outlines, device.type)
     space = with_checkpoints(space, request.checkpoints, outlines, device.type, **able)
+    if request.loras:
+        hollow = {name: without_memory(outline) for name, outline in outlines.items()}
+        emptied = loader.assemble(hollow, getattr(torch, compute_dtype))
+        found = adapters_from_files(emptied, request.loras)
+        loader.adapters = with_adapters(loader.adapters, found)
+    space, adapter_notes = for_adapters(space, loader.adapters, outlines, device.type, **able)
     asked = _demo_workload(request.workload) if source.location == DEMO else request.workload
     outlined = loader.assemble(outlines, getattr(torch, compute_dtype))
     workload = workload_for(outlined, asked)
@@ -138,7 +146,8 @@ def prepare(request: Request, image_root: Path) -> tuple[Preparation, DeviceEval
         reference=evaluator.reference,
         device=fingerprint(device),
         versions=package_versions(),
-        notes=(*notes, *offload_notes, *_device_notes(device, compute_dtype)),
+        adapters=tuple(it for own in loader.adapters.values() for it in own),
+        notes=(*notes, *adapter_notes, *offload_notes, *_device_notes(device, compute_dtype)),
     )
     return preparation, evaluator
 

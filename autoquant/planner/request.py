@@ -12,6 +12,7 @@ from autoquant.metrics.metric import DEFAULT_CLIP_MODEL
 from autoquant.planner.candidate import Runtime
 from autoquant.planner.checkpoints import NamedCheckpoint, require_stored_weights
 from autoquant.planner.gguf_files import gguf_scheme
+from autoquant.planner.loras import Adapter, require_loras
 from autoquant.planner.measurement import Answer
 from autoquant.planner.source import (
     PipelineSource,
@@ -46,6 +47,7 @@ class Request(BaseModel):
     levers: AskedLevers = AskedLevers()
     gguf_files: tuple[str, ...] = ()
     checkpoints: tuple[str, ...] = ()
+    loras: tuple[str, ...] = ()
 
 
 def require_sensible(request: Request) -> None:
@@ -59,6 +61,7 @@ def require_sensible(request: Request) -> None:
         backend(word.partition(":")[0])
     require_stored_weights(map(gguf_scheme, request.gguf_files))
     require_stored_weights(NamedCheckpoint.parse(it).scheme for it in request.checkpoints)
+    require_loras(request.loras)
     if not isinstance(request.pipeline, str):
         return
     source = find_source(request.pipeline, revision=request.revision, variant=request.variant)
@@ -79,6 +82,7 @@ class Preparation(BaseModel):
         reference: The measurement of the unquantized pipeline.
         device: Where.
         versions: Of the libraries that matter.
+        adapters: LoRA adapters that every candidate has.
         notes: What a reader of the plan should know.
     """
 
@@ -93,4 +97,5 @@ class Preparation(BaseModel):
     reference: Answer
     device: DeviceFingerprint
     versions: dict[str, str]
+    adapters: tuple[Adapter, ...] = ()
     notes: tuple[str, ...]

@@ -60,6 +60,7 @@ def make_plan(
         runtime=chosen.candidate.runtime,
         runtime_why=runtime_reason(chosen, result.trials, budget),
         compile_payback=payback,
+        adapters=prepared.adapters,
         measured=chosen.measured,
         reference=ReferenceCost(
             weights_gb=reference.weights_gb,

@@ -27,6 +27,8 @@ SMALLEST_WEIGHT = 1024
 # whatever the quantized weight reports.
 _PATH = r"self\.(?P<path>\w+(?:\.\w+|\[\d+\])*?)"
 _DTYPE_READ = re.compile(_PATH + r"\.(?:weight\.dtype\b|parameters\(\)\s*\)*\s*\.dtype\b)")
+# What peft puts beside the base layer: `to_q.lora_A.style`.
+_OF_AN_ADAPTER = re.compile(r"\.lora_(?:A|B)\.")
 _INT8_TOLERANT = "torch.int8"
 
 # `q_proj_weight=self.q_proj.weight` (diffusers HunyuanDiTAttentionPool): the layer is never called,
@@ -38,13 +40,23 @@ _WEIGHT_READ = re.compile(
 
 
 def linears(module: nn.Module) -> dict[str, nn.Linear]:
-    """Every ``nn.Linear`` of ``module`` by path, subclasses included, each once."""
+    """Every ``nn.Linear`` of ``module`` by path, subclasses included, each once.
+
+    A layer with LoRA adapters goes by its own path, and the adapters are left out.
+    """
     from torch import nn
 
-    return {
+    found = {
         path: layer
         for path, layer in module.named_modules()
         if isinstance(layer, nn.Linear) and path
+    }
+    if not getattr(module, "peft_config", None):
+        return found
+    return {
+        path.removesuffix(".base_layer"): layer
+        for path, layer in found.items()
+        if not _OF_AN_ADAPTER.search(path)
     }
 
 

@@ -38,7 +38,8 @@ class Emitter(Protocol):
     """Writes plans for one tool. Neither member loads weights or touches the disk.
 
     One that looks at ``overrides`` of components has ``heeds_overrides = True`` beside this; to
-    others, plans that have any are not given at all.
+    others, plans that have any are not given at all. So it is with ``adapters`` of plans and
+    ``heeds_adapters``.
     """
 
     @property
@@ -69,6 +70,11 @@ def verdict_on(plan: Plan, layout: Layout, emitter: Emitter) -> Verdict:
         return impossible(
             f"{emitter.name} does not look at layers that get another precision than the rest, as "
             f"some of {' and '.join(mixed)} do"
+        )
+    if plan.adapters and not getattr(emitter, "heeds_adapters", False):
+        names = ", ".join(dict.fromkeys(adapter.name for adapter in plan.adapters))
+        return impossible(
+            f"{emitter.name} is not told of LoRA adapters, and the plan was measured with {names}"
         )
     return emitter.carries(plan, layout)
 

@@ -18,6 +18,7 @@ class DiffusersScript:
 
     name = "diffusers"
     heeds_overrides = True
+    heeds_adapters = True
     summary = "loader script in plain diffusers; carries every plan in full"
 
     def carries(self, plan: Plan, layout: Layout) -> Verdict:

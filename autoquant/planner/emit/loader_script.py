@@ -19,9 +19,11 @@ from typing import Any
 from autoquant.errors import PlanFormatError
 from autoquant.planner import levers
 from autoquant.planner.candidate import Runtime
+from autoquant.planner.loras import Adapter, by_component
 from autoquant.planner.plan import Plan, PlannedComponent
 from autoquant.search_spaces.backends import backend
 from autoquant.search_spaces.fuse import fuse_qkv
+from autoquant.search_spaces.lora import attach_adapters
 from autoquant.search_spaces.quantize import brings_weights
 from autoquant.search_spaces.scheme import Choice, Scheme
 
@@ -48,7 +50,9 @@ def loader_script(
     Raises:
         PlanFormatError: A component has overrides that ``overridden`` does not know.
     """
-    changed = {name: part for name, part in plan.components.items() if part.choice != Choice()}
+    adapters = by_component(plan.adapters)
+    parts = {**dict.fromkeys(adapters, PlannedComponent()), **plan.components}
+    changed = {n: part for n, part in parts.items() if part.choice != Choice() or n in adapters}
     mixed = {name: overridden.get(name, {}) for name, part in changed.items() if part.overrides}
     for name, layers in mixed.items():
         if set(layers) != {override.scheme for override in changed[name].overrides}:
@@ -58,7 +62,8 @@ def loader_script(
         _header(plan),
         _imports({component_classes[name] for name in changed}),
         _constants(plan, source, kept, mixed),
-        _load_function(source, changed, component_classes, plan.runtime),
+        _load_function(source, changed, component_classes, plan.runtime, adapters),
+        *([inspect.getsource(attach_adapters)] if adapters else []),
         *_functions(changed, plan.runtime),
         _MAIN,
     ]
@@ -164,6 +169,7 @@ def _load_function(
     changed: Mapping[str, PlannedComponent],
     component_classes: Mapping[str, tuple[str, str]],
     runtime: Runtime,
+    adapters: Mapping[str, tuple[Adapter, ...]],
 ) -> str:
     lines = [
         "def load_pipeline(source=SOURCE, device=None):",
@@ -176,7 +182,8 @@ def _load_function(
         "    components = {}",
     ]
     for name, part in changed.items():
-        lines += _component_lines(name, part, component_classes[name], runtime)
+        own = adapters.get(name, ())
+        lines += _component_lines(name, part, component_classes[name], runtime, own)
     lines += [
         "",
         "    pipeline = DiffusionPipeline.from_pretrained(",
@@ -203,7 +210,11 @@ def _lever_lines(runtime: Runtime) -> Iterator[str]:
 
 
 def _component_lines(
-    name: str, part: PlannedComponent, component_class: tuple[str, str], runtime: Runtime
+    name: str,
+    part: PlannedComponent,
+    component_class: tuple[str, str],
+    runtime: Runtime,
+    adapters: tuple[Adapter, ...],
 ) -> Iterator[str]:
     library, class_name = component_class[0].partition(".")[0], component_class[1]
     yield ""
@@ -226,6 +237,9 @@ def _component_lines(
         yield "    fuse_qkv(module)"
     if Scheme.parse(part.scheme).quantizes:
         yield from _quantizing_lines(name, part.choice)
+    if adapters:
+        named = _literal([adapter.argument for adapter in adapters])
+        yield textwrap.indent(f"attach_adapters(module, {named}, DTYPE)", "    ")
     home = "device" if runtime.offload == "none" else "'cpu'"
     yield f"    components[{name!r}] = module.to({home})"
 
