@@ -21,6 +21,7 @@ from autoquant.planner.adapters import (
 )
 from autoquant.planner.building import build_pipeline
 from autoquant.planner.candidate import Candidate, Runtime
+from autoquant.planner.checkpoint.write import write_checkpoint
 from autoquant.planner.drawing import draw
 from autoquant.planner.loading import DirectoryLoader, ObjectLoader
 from autoquant.planner.loras import NamedLora, by_component, require_loras
@@ -192,6 +193,8 @@ def test_a_plan_carries_its_adapters(flux: Path, tmp_path: Path) -> None:
     for target in ("comfyui", "diffusers-config"):
         with pytest.raises(InputError, match="not told of LoRA adapters"):
             plan.emit(target, tmp_path / target)
+    with pytest.raises(InputError, match="with the LoRA adapters style, which a checkpoint"):
+        write_checkpoint(plan, tmp_path / "checkpoint")
     assert images(plan.load(device="cpu")).isfinite().all()
 
 

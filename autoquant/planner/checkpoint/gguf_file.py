@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from autoquant.errors import BackendUnavailable, QuantizationMismatch
 from autoquant.planner.checkpoint.flux_names import HALVES_SWAPPED, single_file_tensors
-from autoquant.planner.emit.emission import require_same_versions
+from autoquant.planner.emit.emission import require_no_adapters, require_same_versions
 from autoquant.planner.loading import DirectoryLoader
 from autoquant.planner.measurement import GIB
 from autoquant.planner.output import OutputDirectory
@@ -81,6 +81,7 @@ def write_gguf(
     """
     if not force:
         require_same_versions(plan)
+    require_no_adapters(plan)
     part = plan.components.get(COMPONENT)
     scheme = Scheme.parse(part.scheme if part is not None else "none")
     if part is None or scheme.backend != "gguf" or part.fuse_qkv:

@@ -18,7 +18,7 @@ from autoquant.planner.checkpoint.licences import copy_licences, is_hub_id, lice
 from autoquant.planner.checkpoint.model_card import model_card
 from autoquant.planner.checkpoint.quantizers import attach_quantizer, saveable
 from autoquant.planner.checkpoint.reload import Reloaded, component_bytes, first_batch, reload
-from autoquant.planner.emit.emission import require_same_versions
+from autoquant.planner.emit.emission import require_no_adapters, require_same_versions
 from autoquant.planner.emit.layout import read_layout
 from autoquant.planner.emit.wording import quantized_components
 from autoquant.planner.execution import require_same_pipeline
@@ -82,6 +82,7 @@ def write_checkpoint(
     """
     if not force:
         require_same_versions(plan)
+    require_no_adapters(plan)
     target = resolve_device(device)
     with OutputDirectory(directory, overwrite=overwrite) as output:
         layout = read_layout(plan, source)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autoquant.errors import InputError
+from autoquant.errors import BackendUnavailable, InputError
 from autoquant.files import write_text
 from autoquant.planner.emit.base import Verdict, verdict_on
 from autoquant.planner.emit.layout import read_layout
@@ -92,6 +92,20 @@ def require_same_versions(plan: Plan) -> None:
         raise InputError(
             f"The plan was measured with other versions: {', '.join(differences)}. Install those, "
             "measure again, or pass --force (force=True) to go on all the same."
+        )
+
+
+def require_no_adapters(plan: Plan) -> None:
+    """Check that the plan is one of the pipeline's own weights alone.
+
+    Raises:
+        BackendUnavailable: It was measured with LoRA adapters.
+    """
+    names = ", ".join(dict.fromkeys(adapter.name for adapter in plan.adapters))
+    if names:
+        raise BackendUnavailable(
+            f"The plan was measured with the LoRA adapters {names}, which a checkpoint does not "
+            "hold: use the loader script, autoquant emit PLAN --to diffusers."
         )
 
 
