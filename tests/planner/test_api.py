@@ -84,8 +84,9 @@ def test_the_script_alone_reproduces_the_figures_and_the_images(
         "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
     )
     done = subprocess.run(
-        [sys.executable, "-c", without_autoquant, "load_pipeline.py"],
+        [sys.executable, "-P", "-c", without_autoquant, "load_pipeline.py"],
         cwd=out,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(out), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +11,13 @@ from autoquant.metrics.images import to_bytes
 from autoquant.planner.checkpoint.reload import component_bytes, first_batch
 from autoquant.planner.measurement import GIB
 from autoquant.planner.plan import PlannedComponent
+from tests.in_process import Script
 from tests.planner.emit.conftest import PlanFor
 
 
-def test_the_script_loads_and_draws_what_was_planned(plan_for: PlanFor, tmp_path: Path) -> None:
+def test_the_script_loads_and_draws_what_was_planned(
+    plan_for: PlanFor, tmp_path: Path, run_script: Script
+) -> None:
     plan = plan_for(
         transformer=PlannedComponent(
             scheme="layerwise:float8_e4m3fn", exclusions=("proj_out",), fuse_qkv=True
@@ -26,17 +27,9 @@ def test_the_script_loads_and_draws_what_was_planned(plan_for: PlanFor, tmp_path
     )
     emitted = plan.emit("diffusers", tmp_path / "out", force=True)
     assert emitted.verdict.level == "full"
-    done = subprocess.run(
-        [sys.executable, "-P", "load_pipeline.py"],
-        cwd=tmp_path / "out",
-        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    said = run_script(tmp_path / "out" / "load_pipeline.py")
     ours = plan.load(device="cpu")
-    weights_gb = float(done.stdout.split("weights: ")[1].split()[0])
+    weights_gb = float(said.split("weights: ")[1].split()[0])
     assert weights_gb == round(sum(component_bytes(ours).values()) / GIB, 6)
     drawn = np.asarray(Image.open(tmp_path / "out/images/loaded/0000.png"), dtype=int)
     assert np.abs(drawn - to_bytes(first_batch(ours, plan.workload))[0]).max() <= 1
