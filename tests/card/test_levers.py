@@ -16,6 +16,7 @@ from autoquant.planner.candidate import Candidate, Runtime
 from autoquant.planner.levers import attention_restored
 from autoquant.planner.loading import DirectoryLoader
 from autoquant.planner.timed_workload import Drawn, draw_workload, warm_up
+from autoquant.search_spaces.backends import backend
 from autoquant.search_spaces.compatibility import conflicts
 from autoquant.search_spaces.levers import AskedLevers, open_levers
 from autoquant.search_spaces.scheme import Choice
@@ -46,6 +47,7 @@ SCHEMES = (
     "layerwise:float8_e4m3fn",
 )
 COMPILED = ("none", "torchao:int8wo", "torchao:float8wo", "bitsandbytes:nf4")
+SAGE_HEAD_WIDTHS = (64, 96, 128)
 # A step of an 8-bit image: a copy is exact, but a kernel may be chosen by where its input lies.
 TOLERANCE = 1 / 255
 
@@ -74,14 +76,23 @@ def require_open(loader: DirectoryLoader, card: torch.device, **levers: Any) -> 
             pytest.skip(entry.reason)
 
 
+def require_layers(loader: DirectoryLoader, card: torch.device, scheme: str) -> None:
+    """Skip what the card cannot run, or the demo's transformer is too narrow for."""
+    if scheme == "none":
+        return
+    require_usable(scheme, card)
+    name, precision = scheme.split(":")
+    if not backend(name).quantizable_layers(loader.outline("transformer"), precision):
+        pytest.skip("no layer of the demo is wide enough")
+
+
 @pytest.mark.parametrize("offload", OFFLOADS)
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_a_scheme_draws_the_same_image_offloaded(
     card: torch.device, loader: DirectoryLoader, record_property: Any, scheme: str, offload: str
 ) -> None:
     require_open(loader, card, offload=offload)
-    if scheme != "none":
-        require_usable(scheme, card)
+    require_layers(loader, card, scheme)
     capability = compute_capability(card)
     for component in ("diffusers.FluxTransformer2DModel", "transformers.T5EncoderModel"):
         against = conflicts(
@@ -111,8 +122,7 @@ def test_a_compiled_pipeline_draws_the_same_image(
     card: torch.device, loader: DirectoryLoader, record_property: Any, scheme: str, compile: str
 ) -> None:
     require_open(loader, card, compile=compile)
-    if scheme != "none":
-        require_usable(scheme, card)
+    require_layers(loader, card, scheme)
     plain = draw(loader, card, scheme)
     torch.compiler.reset()
     compiled = draw(loader, card, scheme, compile=compile)
@@ -128,6 +138,9 @@ def test_another_attention_kernel_draws_nearly_the_same(
     card: torch.device, loader: DirectoryLoader, record_property: Any, attention: str
 ) -> None:
     require_open(loader, card, attention=attention)
+    head_width = loader.outline("transformer").config.attention_head_dim
+    if attention == "sage" and head_width not in SAGE_HEAD_WIDTHS:
+        pytest.skip(f"SageAttention takes no heads of {head_width}, as the demo has")
     plain, other = draw(loader, card), draw(loader, card, attention=attention)
     difference = float(np.abs(other.images - plain.images).mean())
     record_property("difference", difference)
