@@ -70,16 +70,25 @@ def quantize_with_sdnq(
     module: "torch.nn.Module", layers: tuple[str, ...], *, weights_dtype: str
 ) -> None:
     """Quantize exactly these linear layers with SDNQ, in place."""
+    import inspect
     import os
 
     import torch
+    from torch._dynamo import config as compiler
 
     if not torch.accelerator.is_available():
         # On a CPU, SDNQ would compile each shape that it meets, for minutes; it reads the variable
         # when it is imported.
         os.environ.setdefault("SDNQ_USE_TORCH_COMPILE", "0")
+    names = ("recompile_limit", "accumulated_recompile_limit")
+    limits = {name: getattr(compiler, name) for name in names if hasattr(compiler, name)}
     import sdnq
 
+    if "recompile_limit" in inspect.signature(torch.compile).parameters:
+        # Its import lifts the limits of all that this process compiles; its own functions bring
+        # theirs where torch takes them.
+        for name, limit in limits.items():
+            setattr(compiler, name, limit)
     for path in layers:
         # A config collects the names of the layers that it has seen, and add_skip_keys would leave
         # out layers by model class: a fresh one for each layer, without that list, is exact.

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -85,5 +86,24 @@ def test_nothing_is_compiled_on_a_cpu():
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "True"
+
+
+def test_what_others_compile_keeps_its_limits():
+    program = (
+        "import torch\n"
+        "from torch._dynamo import config\n"
+        "before = config.recompile_limit, config.accumulated_recompile_limit\n"
+        "from autoquant.search_spaces.backends.sdnq import quantize_with_sdnq\n"
+        "quantize_with_sdnq(torch.nn.Sequential(torch.nn.Linear(64, 64)), ('0',),"
+        " weights_dtype='int8')\n"
+        "from sdnq.common import use_torch_compile\n"
+        "after = config.recompile_limit, config.accumulated_recompile_limit\n"
+        "print(use_torch_compile and before == after)\n"
+    )
+    compiling = {**os.environ, "SDNQ_USE_TORCH_COMPILE": "1"}  # as SDNQ does where there is a card
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=compiling
     )
     assert done.stdout.strip() == "True"
