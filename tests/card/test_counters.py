@@ -10,6 +10,7 @@ import torch
 
 from autoquant.errors import OutOfMemory
 from autoquant.metrics import device as devices
+from autoquant.metrics.host_memory import HostMemory, resident_bytes
 from autoquant.metrics.latency import timed
 from autoquant.metrics.memory import counter_for, held_bytes_on
 from autoquant.planner.candidate import Runtime
@@ -98,6 +99,19 @@ def test_the_reference_falls_back_to_what_fits(real_card: torch.device) -> None:
     assert (measured, runtime.offload, tried) == (SMALL, "model", ["none", "model"])
     assert notes
     assert held_bytes_on(real_card) < LARGE
+
+
+def test_pinned_host_memory_counts_and_is_given_back(real_card: torch.device) -> None:
+    if real_card.type not in {"cuda", "xpu"}:
+        pytest.skip("host memory is pinned for cuda and xpu")
+    idle = resident_bytes()
+    with HostMemory(idle) as host:
+        pinned = torch.empty(LARGE, dtype=torch.uint8, pin_memory=True)
+        pinned.fill_(1)
+    assert host.peak_bytes > 0.9 * LARGE
+    del pinned
+    devices.release_memory(real_card)
+    assert resident_bytes() - idle < 0.5 * LARGE
 
 
 def test_a_clock_waits_for_the_work_that_was_queued(real_card: torch.device) -> None:
