@@ -82,13 +82,13 @@ def _raised(choice: Choice, sensitivity: Sequence[Sensitivity]) -> str:
 def _measured_alternative(
     component: str, choice: Choice, chosen: Trial, trials: Sequence[Trial]
 ) -> str:
-    """Name the best trial that differs in this component's scheme alone."""
+    """Name the best trial that differs in this component's scheme, or precisions, alone."""
     assert chosen.measured is not None
     alike = [
         trial
         for trial in trials
         if trial.measured is not None
-        and trial.candidate.components[component].scheme != choice.scheme
+        and trial.candidate.components[component].schemes != choice.schemes
         and all(
             trial.candidate.components[name] == other
             for name, other in chosen.candidate.components.items()
@@ -99,8 +99,8 @@ def _measured_alternative(
         return ""
     other = min(alike, key=lambda trial: trial.measured.loss if trial.measured else 0.0)
     assert other.measured is not None
-    scheme = other.candidate.components[component].scheme
+    schemes = " and ".join(other.candidate.components[component].schemes)
     return (
-        f"; with {scheme} here: loss {other.measured.loss:.4g}, "
+        f"; with {schemes} here: loss {other.measured.loss:.4g}, "
         f"peak {gigabytes(other.measured.peak_gb)}"
     )

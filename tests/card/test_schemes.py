@@ -12,7 +12,7 @@ from autoquant.metrics.latency import timed
 from autoquant.metrics.memory import counter_for, held_bytes_on
 from autoquant.search_spaces import backends
 from autoquant.search_spaces.quantize import apply_choice
-from autoquant.search_spaces.scheme import Choice
+from autoquant.search_spaces.scheme import Choice, Override
 from autoquant.storage import held_bytes
 from tests.card.conftest import require_usable
 from tests.search_spaces.conftest import t5_encoder
@@ -23,6 +23,13 @@ SCHEMES = [
     f"{name}:{precision}"
     for name, owner in backends.backends().items()
     for precision in owner.precisions
+]
+MIXES = [
+    ("torchao:int4wo", "torchao:int8wo"),
+    ("bitsandbytes:nf4", "bitsandbytes:int8"),
+    ("quanto:int4", "quanto:int8"),
+    ("sdnq:uint4", "sdnq:int8"),
+    ("gguf:Q4_0", "gguf:Q8_0"),
 ]
 LARGEST_ERROR = {8.0: 0.13, 6.0: 0.13, 5.0: 0.2, 4.0: 0.35, 2.0: 1.2}
 # The allocator hands out pieces of 512 bytes; kernels keep workspaces beside the weights.
@@ -143,6 +150,35 @@ def test_a_scheme_on_blocks_of_flux(
     del model
     release_memory(card)
     assert held_bytes_on(card) - before < WORKSPACES
+
+
+@pytest.mark.parametrize(("base", "wider"), MIXES)
+def test_layers_of_different_precisions(
+    card: torch.device,
+    blocks: dict[str, Any],
+    expected: dict[torch.device, tuple[torch.Tensor, float]],
+    base: str,
+    wider: str,
+) -> None:
+    require_usable(base, card)
+    require_usable(wider, card)
+    if card not in expected:
+        expected[card] = run(fresh(blocks).to(card), card)
+    override = Override(scheme=wider, layers=("transformer_blocks", "proj_out"))
+    held, errors = [], []
+    for choice in (
+        Choice(scheme=base),
+        Choice(scheme=base, overrides=(override,)),
+        Choice(scheme=wider),
+    ):
+        model = fresh(blocks)
+        apply_choice(model, choice, torch.bfloat16)  # asks each layer what it is stored in
+        output, _ = run(model.to(card), card)
+        wanted = expected[card][0]
+        errors.append(float((output - wanted).norm() / wanted.norm()))
+        held.append(held_bytes(model))
+    assert held[0] < held[1] < held[2]
+    assert errors[0] > errors[1] > 0
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

@@ -22,7 +22,7 @@ from autoquant.planner.footprint.shapes import ModelShapes
 from autoquant.planner.footprint.weights import component_bytes
 from autoquant.search_spaces.compatibility import conflicts
 from autoquant.search_spaces.quantize import apply_choice
-from autoquant.search_spaces.scheme import Choice
+from autoquant.search_spaces.scheme import Choice, Override
 from autoquant.storage import held_bytes, module_tensors
 from tests.planner.footprint.pipelines import MODELS
 
@@ -115,12 +115,25 @@ def flux() -> ModelShapes:
     return read_shape_list(MODELS / "flux.1-dev.json")
 
 
-@pytest.mark.parametrize("scheme", ["torchao:int4wo"])
+FIRST_BLOCKS = tuple(f"transformer_blocks.{number}" for number in range(6))
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        Choice(scheme="torchao:int4wo", exclusions=("proj_out",)),
+        Choice(
+            scheme="torchao:int4wo",
+            exclusions=("proj_out",),
+            overrides=(Override(scheme="torchao:int8wo", layers=FIRST_BLOCKS),),
+        ),
+    ],
+    ids=["int4", "int4 and int8"],
+)
 def test_the_transformer_of_flux_dev_takes_the_bytes_predicted(
-    flux: ModelShapes, scheme: str
+    flux: ModelShapes, choice: Choice
 ) -> None:
     shapes = flux.components["transformer"]
-    choice = Choice(scheme=scheme, exclusions=("proj_out",))
     with fake_card(CARDS["H100"]):
         module = transformer(dict(shapes.config))
         result = apply_choice(module, choice, torch.bfloat16)
@@ -130,6 +143,7 @@ def test_the_transformer_of_flux_dev_takes_the_bytes_predicted(
         assert devices(module) == {"cuda"}
         held = held_bytes(module)
     assert len(result.layers) > 300
+    assert set(result.schemes.values()) == set(choice.schemes)
     assert held == pytest.approx(component_bytes(shapes, choice, "bfloat16"), rel=1e-4)
 
 

@@ -155,14 +155,3 @@ def test_a_layer_in_the_precision_of_others_is_a_mismatch(build, monkeypatch):
 def test_a_backend_says_whether_its_precisions_mix():
     mixing = {name for name, it in backends().items() if isinstance(it, MixedPrecisions)}
     assert mixing == {"bitsandbytes", "torchao", "quanto", "gguf", "sdnq", "auto-round"}
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="int4wo has its kernel on cuda only")
-def test_int4_and_int8_of_torchao_mix_on_cuda(build):
-    module = build("flux").to("cuda")
-    choice = mixed("torchao:int4wo", "torchao:int8wo", "proj_out", "transformer_blocks.0")
-    schemes = apply_choice(module, choice, torch.bfloat16).schemes
-    assert set(schemes.values()) == {"torchao:int4wo", "torchao:int8wo"}
-    fed = torch.randn(8, 1024, dtype=torch.bfloat16, device="cuda")
-    assert torch.isfinite(module.get_submodule("transformer_blocks.1.ff.net.2")(fed)).all()

@@ -114,6 +114,6 @@ def divide(
 def _one_precision(part: PlannedComponent) -> str:
     others = ", ".join(override.scheme for override in part.overrides)
     return (
-        f"it has one precision for a whole component, and the plan gives some layers {others} "
-        f"instead of {part.scheme}"
+        f"the tool has one precision for a whole component, and the plan gives some layers "
+        f"{others} instead of {part.scheme}"
     )

@@ -150,7 +150,7 @@ def test_a_target_that_never_heard_of_it_is_not_asked(plan_for: PlanFor, tmp_pat
     plan = plan_for(transformer=mixed("torchao:float8wo", "torchao:int8wo", "proj_out"))
     verdict = verdict_on(plan, Layout(""), Elsewhere())
     assert "elsewhere does not look at layers" in str(verdict.impossible)
-    with pytest.raises(InputError, match="cannot carry this plan: transformer: it has one"):
+    with pytest.raises(InputError, match="cannot carry this plan: transformer: the tool has one"):
         plan.emit("cache-dit", tmp_path / "out", force=True)
 
 
