@@ -75,6 +75,7 @@ def quantize_to_4_bit(
 
     # A CPU takes minutes for what a card quantizes in a second.
     card = torch.accelerator.current_accelerator(check_available=True)
+    card = card if card is not None and card.type in ("cuda", "xpu") else None
     for path in layers:
         layer = module.get_submodule(path)
         quantized = bnb.nn.Linear4bit(
@@ -123,6 +124,7 @@ def quantize_to_8_bit(
             return self
 
     card = torch.accelerator.current_accelerator(check_available=True)
+    card = card if card is not None and card.type in ("cuda", "xpu") else None
     for path in layers:
         layer = module.get_submodule(path)
         quantized = MovableLinear8bit(
