@@ -17,7 +17,7 @@ from autoquant.planner.candidate import Candidate, Runtime
 from autoquant.planner.measurement import Trial
 from autoquant.planner.search_result import SearchResult
 from autoquant.planner.study_record import write_study
-from autoquant.search_spaces.scheme import Choice
+from autoquant.search_spaces.scheme import Choice, Override
 from tests.planner.report.recorded_run import choices, measured
 
 BUDGET = Budget.of(vram_gb=16)
@@ -51,6 +51,30 @@ def a_search() -> SearchResult:
         seconds=1.0,
         interrupted=False,
     )
+
+
+def test_layers_in_another_precision_are_a_parameter(tmp_path: Path) -> None:
+    override = Override(scheme="torchao:int8wo", layers=KEPT)
+    mixed = {"transformer": Choice(scheme="torchao:float8wo", overrides=(override,))}
+    plain = {"transformer": Choice(scheme="torchao:float8wo")}
+    trials = [
+        Trial(number=n, candidate=Candidate(components=it), measured=measured("torchao:int8wo"))
+        for n, it in enumerate((plain, mixed))
+    ]
+    result = SearchResult(trials=tuple(trials), seconds=1.0, interrupted=False)
+    path = tmp_path / "optuna.log"
+    write_study(result, BUDGET, "FluxPipeline", "flip", path)
+    [name] = optuna.get_all_study_names(JournalStorage(JournalFileBackend(str(path))))
+    study = optuna.load_study(
+        study_name=name, storage=JournalStorage(JournalFileBackend(str(path)))
+    )
+    assert [trial.params for trial in study.trials] == [
+        {"transformer.overrides": "none"},
+        {
+            "transformer.overrides": "torchao:int8wo: blocks.0.norm, blocks.1.norm, blocks.2.norm "
+            "and 2 more"
+        },
+    ]
 
 
 @pytest.fixture
