@@ -30,16 +30,21 @@ WORKLOAD = Workload(
 )
 
 
-@pytest.fixture
-def card(request: pytest.FixtureRequest) -> Iterator[torch.device]:
+@pytest.fixture(scope="session")
+def chosen_card(request: pytest.FixtureRequest) -> torch.device:
     """The accelerator, or what ``--card`` names; the CPU only rehearses."""
     asked = request.config.getoption("--card")
     if asked is None and not torch.accelerator.is_available():
         pytest.skip("needs an accelerator")
-    device = resolve_device(asked)
-    with on_device(device):
-        yield device
-        release_memory(device)
+    return resolve_device(asked)
+
+
+@pytest.fixture
+def card(chosen_card: torch.device) -> Iterator[torch.device]:
+    """The card as the current device, with its cache emptied after the test."""
+    with on_device(chosen_card):
+        yield chosen_card
+        release_memory(chosen_card)
 
 
 @pytest.fixture

@@ -39,11 +39,8 @@ def test_doctor_finds_the_table_true(card: torch.device, record_property: Any) -
 
 @pytest.fixture(scope="module")
 def planned(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    chosen_card: torch.device, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Plan, Path]:
-    asked = request.config.getoption("--card")
-    if asked is None and not torch.accelerator.is_available():
-        pytest.skip("needs an accelerator")
     out = tmp_path_factory.mktemp("card") / "plan"
     plan = autoquant(
         "demo",
@@ -53,7 +50,7 @@ def planned(
         objective="vram",
         max_loss=0.2,
         metric="flip",
-        device=asked,
+        device=str(chosen_card),
         cache=False,
         out=out,
     )

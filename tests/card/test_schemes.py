@@ -40,7 +40,7 @@ CALLS = 5
 
 
 @pytest.fixture(scope="module")
-def blocks() -> dict[str, Any]:
+def blocks(chosen_card: torch.device) -> dict[str, Any]:
     """One double and one single block of FLUX.1-dev with random weights."""
     from diffusers import FluxTransformer2DModel
 
