@@ -11,6 +11,7 @@ does).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -171,3 +172,19 @@ class Effects:
         with np.errstate(divide="ignore"):
             value = (np.log(total) + highest)[:, 0] / self._power
         return value, shares / np.where(total > 0, total, 1.0)
+
+
+def averaged(posteriors: Sequence[Effects], weights: Floats) -> Effects:
+    """What several posteriors of effects that add up say together: their mixture's moments.
+
+    Args:
+        posteriors: Over the same axes, learned under different assumptions.
+        weights: How likely each assumption is; they sum to 1.
+    """
+    mixed = copy(posteriors[0])
+    means = np.stack([posterior.mean for posterior in posteriors])
+    mixed.mean = weights @ means
+    off = means - mixed.mean
+    within = np.tensordot(weights, np.stack([p.covariance for p in posteriors]), axes=1)
+    mixed.covariance = within + (weights[:, None] * off).T @ off
+    return mixed

@@ -13,13 +13,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from autoquant.planner.axes import Indices
-from autoquant.planner.effects import Effects, Floats
+from autoquant.planner.effects import Floats, averaged
 from autoquant.planner.measurement import Measured
 from autoquant.planner.priors import Priors
 
 _SCATTERS = (0.01, 0.02, 0.05, 0.1, 0.2)
-# Less is not worth a prediction.
-_LEAST_WEIGHT = 0.01
 
 
 class LatencyPredictor:
@@ -41,29 +39,21 @@ class LatencyPredictor:
     ) -> None:
         self._reference_s = reference.latency_s.median
         times = np.array([m.latency_s.median for m in measured]) / self._reference_s
-        self._fits: dict[float, Effects] = {}
-        for scatter in _SCATTERS:
-            self._fits[scatter] = priors.seconds()
-            self._fits[scatter].fit(indices, times - 1, scatter * times)
-        evidence = np.array([fit.log_evidence for fit in self._fits.values()])
+        fits = [priors.seconds() for _ in _SCATTERS]
+        for scatter, fit in zip(_SCATTERS, fits, strict=True):
+            fit.fit(indices, times - 1, scatter * times)
+        evidence = np.array([fit.log_evidence for fit in fits])
         weights = np.exp(evidence - evidence.max())
-        weights[weights < _LEAST_WEIGHT] = 0.0
-        self._weights = weights / weights.sum()
+        weights /= weights.sum()
+        self._scatter = float(np.sqrt(weights @ np.square(_SCATTERS)))
+        self._effects = averaged(fits, weights)
 
     def predict(self, indices: Indices) -> tuple[Floats, Floats]:
         """Mean and standard deviation in seconds for the candidates at ``indices``, (n, axes)."""
-        mean, square = np.zeros(len(indices)), np.zeros(len(indices))
-        for weight, (scatter, fit) in zip(self._weights, self._fits.items(), strict=True):
-            if weight == 0.0:
-                continue
-            added, sd = fit.predict(indices)
-            times = np.maximum(0.0, 1 + added)
-            mean += weight * times
-            square += weight * (times**2 + sd**2 + (scatter * times) ** 2)
-        return self._reference_s * mean, self._reference_s * np.sqrt(
-            np.maximum(square - mean**2, 0.0)
-        )
+        added, sd = self._effects.predict(indices)
+        times = np.maximum(0.0, 1 + added)
+        return self._reference_s * times, self._reference_s * np.hypot(sd, self._scatter * times)
 
     def of_axis(self, axis: int) -> tuple[Floats, Floats]:
-        """What each option of one axis adds, as a share, under the likeliest scatter."""
-        return list(self._fits.values())[int(self._weights.argmax())].of_axis(axis)
+        """What each option of one axis adds, as a share."""
+        return self._effects.of_axis(axis)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from autoquant.planner.axes import Axis
-from autoquant.planner.effects import Effects, Spread, prior_covariance
+from autoquant.planner.effects import Effects, Spread, averaged, prior_covariance
 from autoquant.search_spaces.scheme import Choice
 
 AXIS = Axis(
@@ -75,3 +75,17 @@ def test_without_measurements_the_prior_stays() -> None:
     learned = effects()
     learned.fit(np.zeros((0, 1), dtype=np.int64), np.zeros(0), np.zeros(0))
     assert learned.predict(np.array([[3]]))[0] == 0
+
+
+def test_averaged_posteriors_have_the_moments_of_their_mixture() -> None:
+    one, other = effects(), effects()
+    one.fit(np.array([[1]]), np.array([2.0]), np.array([0.1]))
+    other.fit(np.array([[1]]), np.array([3.0]), np.array([0.5]))
+    weights = np.array([0.25, 0.75])
+    row = np.array([[1]])
+    (first,), (first_sd,) = one.predict(row)
+    (second,), (second_sd,) = other.predict(row)
+    (mean,), (sd,) = averaged([one, other], weights).predict(row)
+    assert mean == pytest.approx(0.25 * first + 0.75 * second)
+    square = 0.25 * (first**2 + first_sd**2) + 0.75 * (second**2 + second_sd**2)
+    assert sd**2 == pytest.approx(square - mean**2)
