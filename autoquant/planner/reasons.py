@@ -10,6 +10,7 @@ from autoquant.planner.measurement import Measured, Trial
 from autoquant.planner.quantities import gigabytes, seconds
 from autoquant.planner.selection import is_feasible
 from autoquant.planner.sensitivity import Sensitivity
+from autoquant.search_spaces.exclusions import without_excluded
 from autoquant.search_spaces.levers import LEVERS
 from autoquant.search_spaces.scheme import NONE, Choice
 
@@ -71,9 +72,18 @@ def _raised(choice: Choice, sensitivity: Sequence[Sensitivity]) -> str:
         return ""
     others = " and ".join(override.scheme for override in choice.overrides)
     for found in sensitivity:
-        groups = found.raised_groups(choice)
-        if groups:
-            return f"; {', '.join(groups)} in {others}: of all groups, these lose most for a byte"
+        raised = found.raised_groups(choice)
+        kept = [
+            group.group
+            for group in found.groups
+            if not without_excluded(group.layers, choice.exclusions)
+        ]
+        if raised:
+            beside = f", and {', '.join(kept)} left as it is" if kept else ""
+            return (
+                f"; {', '.join(raised)} in {others}{beside}: of all groups, these lose most for a "
+                "byte"
+            )
     modules = sum(len(override.layers) for override in choice.overrides)
     plural = "s" if modules > 1 else ""
     return f"; {modules} module{plural} in {others}, as the space file offers it"

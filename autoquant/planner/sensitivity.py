@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
@@ -22,6 +22,8 @@ _LOG_LOSS_SD_RAISED = 0.5
 # Scales take up to about this share of a quantized weight, more or less in another precision.
 _SCALES = 0.1
 _BITS_A_GIB = 8 * 2**30
+# A group that saves less than this share of its component costs nothing to leave out.
+_NEXT_TO_NOTHING = 0.01
 
 
 class GroupLoss(BaseModel):
@@ -52,6 +54,9 @@ class GroupLoss(BaseModel):
             return math.inf
         # A group that saves nothing is kept before any other that does no more harm.
         return self.loss / self.saved_gb if self.saved_gb > 0 else math.inf
+
+
+_Groups = tuple[GroupLoss, ...]
 
 
 class Sensitivity(BaseModel):
@@ -86,13 +91,32 @@ class Sensitivity(BaseModel):
         )
 
     def raised_choices(self) -> tuple[Choice, ...]:
-        """The same groups in the next wider precision instead, the others as they were."""
-        if self.raised is None:
-            return ()
-        return tuple(
-            Choice(scheme=self.scheme, overrides=(Override(scheme=self.raised, layers=layers),))
-            for layers in self.kept_sets()
-        )
+        """The same groups in the next wider precision instead, the others as they were.
+
+        Those that hold next to nothing are left out all the same.
+        """
+        every_layer = [path for group in self.groups for path in group.layers]
+        choices = []
+        for kept, raised, _ in self._raised_sets():
+            assert self.raised is not None
+            override = Override(
+                scheme=self.raised, layers=smallest_exclusions(_layers(raised), every_layer)
+            )
+            exclusions = smallest_exclusions(_layers(kept), every_layer)
+            choices.append(Choice(scheme=self.scheme, exclusions=exclusions, overrides=(override,)))
+        return tuple(choices)
+
+    def _raised_sets(self) -> Iterator[tuple[_Groups, _Groups, _Groups]]:
+        """For each choice, the groups that are left out, raised, and as they were."""
+        least_gb = _NEXT_TO_NOTHING * self.component_gb
+        last = len(self.groups) - 1
+        for count in range(1, last + 1 if self.raised else 0):
+            front, rest = self.groups[:count], self.groups[count:]
+            raised = tuple(group for group in front if group.saved_gb >= least_gb)
+            # What follows and holds next to nothing is taken along in the next set.
+            if raised and (count == last or rest[0].saved_gb >= least_gb):
+                kept = tuple(group for group in front if group.saved_gb < least_gb)
+                yield kept, raised, rest
 
     def raised_groups(self, choice: Choice) -> tuple[str, ...]:
         """Names of the groups that ``choice`` has in another precision than the measured one."""
@@ -133,19 +157,27 @@ class Sensitivity(BaseModel):
         # What a group loses in the wider precision is to what it loses in this one as the whole is.
         share = min(1.0, raised_loss / whole_loss) if whole_loss > 0 else 0.0
         raised = tuple(
-            Estimate(
-                component=self.component,
-                choice=choice,
-                component_gb=self.component_gb
-                - sum(group.saved_gb for group in self.groups)
-                + sum(map(self._given_back_gb, self.groups[:count])),
-                component_gb_sd=_SCALES * sum(map(self._given_back_gb, self.groups[:count])),
-                loss=scale * _norm([*(share * x for x in losses[:count]), *losses[count:]]),
-                log_loss_sd=_LOG_LOSS_SD_RAISED,
-            )
-            for count, choice in enumerate(self.raised_choices(), start=1)
+            self._raised_estimate(choice, groups, scale, share)
+            for choice, groups in zip(self.raised_choices(), self._raised_sets(), strict=True)
         )
         return kept + raised
+
+    def _raised_estimate(
+        self, choice: Choice, groups: tuple[_Groups, _Groups, _Groups], scale: float, share: float
+    ) -> Estimate:
+        _, raised, others = groups
+        given_back = sum(map(self._given_back_gb, raised))
+        losses = [*(share * (it.loss or 0.0) for it in raised), *(it.loss or 0.0 for it in others)]
+        return Estimate(
+            component=self.component,
+            choice=choice,
+            component_gb=self.component_gb
+            - sum(group.saved_gb for group in (*raised, *others))
+            + given_back,
+            component_gb_sd=_SCALES * given_back,
+            loss=scale * _norm(losses),
+            log_loss_sd=_LOG_LOSS_SD_RAISED,
+        )
 
     def _given_back_gb(self, group: GroupLoss) -> float:
         """What a group takes more in the wider precision, scales not counted."""

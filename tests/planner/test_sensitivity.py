@@ -8,7 +8,7 @@ from autoquant.planner.sensitivity import (
     extended_space,
     most_harmful_first,
 )
-from autoquant.search_spaces.scheme import Choice
+from autoquant.search_spaces.scheme import Choice, Override
 from autoquant.search_spaces.space import ComponentSpace, SearchSpace
 
 ATTENTION = GroupLoss(
@@ -81,3 +81,35 @@ def test_the_space_holds_the_sets_for_the_scheme_that_was_measured_alone() -> No
     assert component.distinct_exclusions("fake:int4", measured=False) == ((), ("embed",))
     assert component.distinct_exclusions("fake:int8") == ((), ("embed",))
     assert extended_space(extended, sensitivity(ATTENTION, FEED_FORWARD, FINAL)) == extended
+
+
+def raised(*groups: GroupLoss, component_gb: float = 10.0) -> Sensitivity:
+    real = {"scheme": "bitsandbytes:nf4", "raised": "bitsandbytes:int8"}
+    return sensitivity(*groups).model_copy(update={**real, "component_gb": component_gb})
+
+
+def test_the_sets_are_tried_in_the_next_wider_precision_too() -> None:
+    found = raised(ATTENTION, FEED_FORWARD)
+    assert found.raised_choices() == (
+        Choice(
+            scheme="bitsandbytes:nf4",
+            overrides=(Override(scheme="bitsandbytes:int8", layers=("b.0.q", "b.1.q")),),
+        ),
+    )
+    assert found.raised_groups(found.raised_choices()[0]) == ("attention",)
+    assert sensitivity(ATTENTION, FEED_FORWARD).raised_choices() == ()
+
+
+def test_what_holds_next_to_nothing_is_left_out_and_the_rest_is_raised() -> None:
+    found = raised(ATTENTION, FEED_FORWARD, FINAL, component_gb=20.0)
+    [choice] = found.raised_choices()  # with the final projection alone there is none to raise
+    assert choice.exclusions == ("proj_out",)
+    assert choice.overrides[0].layers == ("b.0.q", "b.1.q")
+    assert found.raised_groups(choice) == ("attention",)
+    *_, estimate = found.estimates(whole_loss=0.1, raised_loss=0.01)
+    assert estimate.choice == choice
+    # Losses .03, .04 and .01 combine to .051; of attention's a tenth is left, of the last nothing.
+    assert estimate.loss == pytest.approx(0.1 * (0.003**2 + 0.04**2) ** 0.5 / 0.0026**0.5)
+    # All that can be saved but the final projection; attention's 20 weights weigh nothing.
+    assert estimate.component_gb == pytest.approx(14.0)
+    assert [it.choice.overrides for it in found.estimates(0.1, 0.01)].count(()) == 2
