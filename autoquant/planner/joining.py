@@ -16,6 +16,7 @@ from autoquant.planner.evaluator import Recorder
 from autoquant.planner.events import logged
 from autoquant.planner.footprint.searched import bound_for
 from autoquant.planner.identity import Identity, identify
+from autoquant.planner.layer_study import layer_study
 from autoquant.planner.measurement_store import Record
 from autoquant.planner.measuring_process import WORKER
 from autoquant.planner.optuna_storage import open_storage
@@ -133,16 +134,19 @@ def join(
         )
         shared.require_same(identity, evaluator.preparation)
         bound, _ = bound_for(request.pipeline, evaluator.preparation)
+        answering = SharedEvaluator(shared, evaluator)
+        chance = random.SystemRandom()
         return search(
-            Recorder(SharedEvaluator(shared, evaluator)),
+            Recorder(answering),
             terms.preparation.space,
             terms.budget,
             # Of two that propose at random, each proposes something else.
-            replace(terms.settings, seed=random.SystemRandom().randrange(2**31)),
+            replace(terms.settings, seed=chance.randrange(2**31)),
             terms.preparation.runtime,
             logged(on_progress, study.events),
             bound,
-            others=shared,
+            layer_study(answering, terms.preparation, chance),
+            shared,
         )
 
 

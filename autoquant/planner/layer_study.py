@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from random import Random
 
 from autoquant.errors import CandidateFailed
 from autoquant.planner.candidate import Candidate
 from autoquant.planner.evaluator import Comparer
 from autoquant.planner.measurement import Measured
+from autoquant.planner.parameters import unquantized
+from autoquant.planner.request import Preparation
 from autoquant.planner.sensitivity import GroupLoss, Sensitivity, most_harmful_first
 from autoquant.planner.workload import Workload
 from autoquant.search_spaces.layer_groups import LayerGroup, smallest_exclusions
@@ -42,6 +45,10 @@ class LayerStudy:
 
     Attributes:
         sensitivities: What was found, in order.
+
+    Args:
+        order: Shuffles the groups, so that several processes that share what they draw meet
+            halfway; without it they are drawn in the order of the layers.
     """
 
     def __init__(
@@ -51,7 +58,9 @@ class LayerStudy:
         workload: Workload,
         unquantized: Candidate,
         reference: Measured,
+        order: Random | None = None,
     ) -> None:
+        self._order = order
         self._comparer = comparer
         self._groups = groups
         self._workload = screening_workload(workload)
@@ -110,6 +119,9 @@ class LayerStudy:
     def _groups_of(self, component: str, scheme: str) -> list[LayerGroup]:
         return [group for group in self._groups.get(component, ()) if scheme in group.schemes]
 
+    def _ordered(self, groups: Sequence[LayerGroup]) -> Sequence[LayerGroup]:
+        return groups if self._order is None else self._order.sample(groups, len(groups))
+
     def _study(
         self,
         component: str,
@@ -119,7 +131,7 @@ class LayerStudy:
     ) -> Sensitivity | None:
         every_layer = [path for group in self._groups[component] for path in group.layers]
         losses = []
-        for group in groups:
+        for group in self._ordered(groups):
             if is_over():
                 return None
             others = set(every_layer) - set(group.layers)
@@ -153,6 +165,20 @@ def _in_all(groups: Sequence[LayerGroup]) -> list[str]:
     return [
         scheme for scheme in groups[0].schemes if all(scheme in group.schemes for group in groups)
     ]
+
+
+def layer_study(
+    comparer: Comparer, prepared: Preparation, order: Random | None = None
+) -> LayerStudy:
+    """A study of the pipeline that was prepared."""
+    return LayerStudy(
+        comparer,
+        prepared.layer_groups,
+        prepared.workload,
+        unquantized(prepared.space, prepared.runtime),
+        prepared.reference.measured,
+        order,
+    )
 
 
 def _draws(workload: Workload) -> int:

@@ -15,7 +15,7 @@ from autoquant.planner.evaluator import Recorder
 from autoquant.planner.events import logged
 from autoquant.planner.footprint.searched import bound_for
 from autoquant.planner.joining import Sharing, share
-from autoquant.planner.layer_study import LayerStudy
+from autoquant.planner.layer_study import layer_study
 from autoquant.planner.measurement_store import MeasurementStore
 from autoquant.planner.measuring_process import WORKER
 from autoquant.planner.parameters import unquantized
@@ -87,7 +87,8 @@ def plan_pipeline(
             shared = share(sharing, study.identity, request, budget, settings, prepared)
             prepared = shared.terms.preparation
         bound, prepared = bound_for(request.pipeline, prepared)
-        recorder = Recorder(SharedEvaluator(shared, evaluator) if shared else evaluator)
+        answering = SharedEvaluator(shared, evaluator) if shared else evaluator
+        recorder = Recorder(answering)
         result = search(
             recorder,
             prepared.space,
@@ -96,22 +97,12 @@ def plan_pipeline(
             prepared.runtime,
             logged(on_progress, study.events),
             bound,
-            _layer_study(evaluator, prepared),
+            layer_study(answering, prepared),
             shared,
         )
         _record(result, budget, prepared, study)
         decided = _decide(result, budget, settings, prepared, evaluator, on_progress)
         return _planned(decided, budget, settings, prepared, evaluator, recorder, study)
-
-
-def _layer_study(evaluator: StoredEvaluator, prepared: Preparation) -> LayerStudy:
-    return LayerStudy(
-        evaluator,
-        prepared.layer_groups,
-        prepared.workload,
-        unquantized(prepared.space, prepared.runtime),
-        prepared.reference.measured,
-    )
 
 
 def _record(

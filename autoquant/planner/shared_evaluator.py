@@ -8,7 +8,7 @@ from autoquant.errors import CandidateFailed, MeasuredElsewhere
 from autoquant.planner.candidate import Candidate
 from autoquant.planner.evaluator import AnsweringEvaluator
 from autoquant.planner.measurement import Answer, Comparison
-from autoquant.planner.measurement_store import Record
+from autoquant.planner.measurement_store import ComparedRecord, Record
 from autoquant.planner.racing import Race
 from autoquant.planner.shared_study import SharedStudy
 from autoquant.planner.workload import Workload
@@ -37,12 +37,26 @@ class SharedEvaluator:
         return record.answer
 
     def compare(self, candidate: Candidate, workload: Workload) -> Comparison:
-        """Compare on any workload; each process does that for itself.
+        """Compare on any workload, unless someone has done that.
+
+        Nobody claims a comparison: it takes less than a trial, and two that draw the same at one
+        moment do no harm.
 
         Raises:
-            CandidateFailed: It could not be drawn.
+            CandidateFailed: It could not be drawn, by whomever.
         """
-        return self._own.compare(candidate, workload)
+        record = self._shared.comparison(candidate, workload)
+        if record is None:
+            record = ComparedRecord(candidate=candidate, workload=workload)
+            try:
+                comparison = self._own.compare(candidate, workload)
+                record = record.model_copy(update={"comparison": comparison})
+            except CandidateFailed as failure:
+                record = record.model_copy(update={"failure": redacted(str(failure))})
+            self._shared.keep_comparison(record)
+        if record.comparison is None:
+            raise CandidateFailed(record.failure or "")
+        return record.comparison
 
     def _measure(self, candidate: Candidate, race: Race | None) -> Record:
         claim = self._shared.claim(candidate)

@@ -8,6 +8,7 @@ itself, from what is in the ledger.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import threading
 import time
@@ -26,9 +27,10 @@ from autoquant.errors import InputError, StudyDiffers
 from autoquant.planner.budget import Budget
 from autoquant.planner.candidate import Candidate
 from autoquant.planner.identity import Identity
-from autoquant.planner.measurement_store import Record
+from autoquant.planner.measurement_store import ComparedRecord, Record
 from autoquant.planner.request import Preparation, Request
 from autoquant.planner.search_settings import SearchSettings
+from autoquant.planner.workload import Workload
 
 _TERMS = "autoquant.terms"
 _CANDIDATE = "candidate"
@@ -220,6 +222,22 @@ class SharedStudy:
         with contextlib.suppress(ValueError):
             self._study.tell(number, state=TrialState.FAIL)
 
+    def comparison(self, candidate: Candidate, workload: Workload) -> ComparedRecord | None:
+        """How a candidate did on a workload, if someone has drawn it."""
+        text = self._study.user_attrs.get(_comparison_key(candidate, workload))
+        if text is None:
+            return None
+        try:
+            return ComparedRecord.model_validate_json(text)
+        except ValidationError:
+            _logger.warning("The study holds a damaged comparison of %s.", candidate.label)
+            return None
+
+    def keep_comparison(self, record: ComparedRecord) -> None:
+        """Let everybody know how a candidate did on a workload."""
+        key = _comparison_key(record.candidate, record.workload)
+        self._study.set_user_attr(key, record.model_dump_json())
+
     def finished(self) -> Collection[Candidate]:
         """See ``Others``."""
         return [record.candidate for record in self._records().values()]
@@ -318,6 +336,11 @@ def _stands(trial: FrozenTrial) -> bool:
 
 def _candidate(trial: FrozenTrial) -> Candidate:
     return Candidate.model_validate_json(trial.user_attrs[_CANDIDATE])
+
+
+def _comparison_key(candidate: Candidate, workload: Workload) -> str:
+    digest = hashlib.sha256(workload.key.encode()).hexdigest()[:16]
+    return f"comparison {candidate.digest} {digest}"
 
 
 def _differences(what: str, there: BaseModel, here: BaseModel) -> Iterator[str]:

@@ -16,24 +16,27 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from autoquant.errors import InputError, StudyDiffers
+from autoquant.errors import CandidateFailed, InputError, StudyDiffers
 from autoquant.planner.budget import Budget
 from autoquant.planner.cache import known_hashes
+from autoquant.planner.candidate import Candidate
 from autoquant.planner.identity import identify
 from autoquant.planner.joining import Sharing
-from autoquant.planner.measurement import Answer
+from autoquant.planner.measurement import Answer, Comparison
 from autoquant.planner.measurement_store import Record
 from autoquant.planner.optuna_storage import open_storage, without_password
 from autoquant.planner.plan import Plan
 from autoquant.planner.planning import plan_pipeline
 from autoquant.planner.request import Request
 from autoquant.planner.search_settings import SearchSettings
+from autoquant.planner.shared_evaluator import SharedEvaluator
 from autoquant.planner.shared_study import SharedStudy, Terms
 from autoquant.planner.study_directory import StudyDirectory
+from autoquant.planner.workload import Workload
 from tests.planner import postgresql
 from tests.planner.measurements import candidate, measured
 from tests.planner.recorded_joining import PACE
-from tests.planner.recorded_worker import PREPARATION
+from tests.planner.recorded_worker import PREPARATION, Recorded
 from tests.planner.test_resuming import VRAM_GB, calls
 
 TRIALS = 24
@@ -191,6 +194,33 @@ def test_a_beating_claim_is_not_given_up_and_one_that_was_is_kept_all_the_same(
     assert list(watching.abandoned()) == [what]
     slow.finish(claim, Record(candidate=what, answer=Answer(measured=measured(), components={})))
     assert watching.record(what) is not None
+
+
+def test_what_one_process_has_compared_another_does_not_draw(tmp_path: Path, journal: str) -> None:
+    drawn: list[Candidate] = []
+
+    class Own(Recorded):
+        def compare(self, candidate: Candidate, workload: Workload) -> Comparison:
+            drawn.append(candidate)
+            return super().compare(candidate, workload)
+
+    SharedStudy.create(open_storage(journal), "shared", terms(tmp_path), **PACE)
+    evaluators = [
+        SharedEvaluator(
+            SharedStudy(open_storage(journal), "shared", **PACE), Own(tmp_path / "calls", tmp_path)
+        )
+        for _ in range(2)
+    ]
+    few = PREPARATION.workload.model_copy(update={"steps": 2})
+    what, broken = candidate("fake:int8"), candidate("fake:broken3")
+    first, second = (evaluator.compare(what, few) for evaluator in evaluators)
+    assert first == second
+    for evaluator in evaluators:
+        with pytest.raises(CandidateFailed, match="no kernel for three bits"):
+            evaluator.compare(broken, few)
+    assert drawn == [what, broken]
+    evaluators[1].compare(what, PREPARATION.workload)
+    assert len(drawn) == 3
 
 
 def test_another_device_version_or_model_is_refused_with_the_difference(
