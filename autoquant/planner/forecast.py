@@ -25,6 +25,9 @@ _POWERS = (1.0, 1.5, 2.0, 3.0, 5.0)
 
 # Effects do not explain this much of a loss (its logarithm), of the activations.
 _LOSS_NOISE = 0.005
+# Spread of one image's loss, against how hard that image is: about this over the candidates of the
+# recorded table.
+_IMAGE_NOISE = 0.2
 # Correlation between the damages of two options: its standard deviation.
 _CORRELATION = 0.1
 _ACTIVATION_NOISE = 0.01
@@ -265,6 +268,7 @@ class Predictor:
         raw = np.array([raw_loss(measured) for measured in self._measured])[damaged]
         values = np.log(np.maximum(raw, self._least_loss))
         rows = self._indices[damaged]
+        undrawn = np.array([undrawn_noise(measured) for measured in self._measured])[damaged]
         estimated = [estimate for estimate in self._estimates if estimate.loss > 0]
         logs = [np.log(estimate.loss + self._floor) for estimate in estimated]
         values = np.concatenate([values, logs])
@@ -277,6 +281,7 @@ class Predictor:
             for _ in range(2):
                 noise = np.where(raw > self._least_loss, self._unexplained(effects, rows), 0.5)
                 noise[len(noise) - len(estimated) :] = _ESTIMATE_NOISE
+                noise[: len(undrawn)] = np.hypot(noise[: len(undrawn)], undrawn)
                 effects.fit(rows, values, noise)
         power = max(fits, key=lambda p: (fits[p].log_evidence, p == 2.0))
         return power, fits[power]
@@ -299,12 +304,23 @@ def raw_loss(measured: Measured) -> float:
     return measured.loss_scale * sum(losses) / len(losses)
 
 
+def undrawn_noise(measured: Measured) -> float:
+    """How far the logarithm of the loss may be off because not every image was drawn.
+
+    The standard error of a mean of n of N, with the correction for a finite population.
+    """
+    drawn = len(image_losses(measured))
+    of_all = drawn + measured.undrawn_images
+    return float(_IMAGE_NOISE * np.sqrt(1 / drawn - 1 / of_all))
+
+
 def _spreads_off(trials: Sequence[Trial], floor: float) -> dict[str, float]:
     """By how much the predictions so far were worse than they claimed to be, at least 1."""
     checked = [(t.predicted, t.measured) for t in trials if t.predicted and t.measured]
     off = {
         "loss": [
-            np.log((raw_loss(m) + 1e-9) / (p.loss + floor + 1e-9)) / p.log_loss_sd
+            np.log((raw_loss(m) + 1e-9) / (p.loss + floor + 1e-9))
+            / np.hypot(p.log_loss_sd, undrawn_noise(m))
             for p, m in checked
             if m.loss > 0 and p.loss > 0
         ],
