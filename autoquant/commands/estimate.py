@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Iterable
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -48,6 +49,10 @@ def estimate(
             metavar="MODEL", help="For one file: the pipeline that brings the other components."
         ),
     ] = None,
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE[=SCALE]", help="Count this LoRA; may be repeated."),
+    ] = None,
     revision: Annotated[str | None, typer.Option(help="Hub revision.")] = None,
     variant: Annotated[str | None, typer.Option(help="Weight variant, like fp16.")] = None,
     trace: Annotated[
@@ -60,15 +65,18 @@ def estimate(
 ) -> None:
     """Predict what fits, before anything is loaded: weights and peaks by stage, no latency."""
     from autoquant.planner.budget import Budget
+    from autoquant.planner.footprint.adapter_shapes import with_adapter_files
     from autoquant.planner.footprint.estimate import estimate as estimate_options
     from autoquant.planner.footprint.model_shapes import read_model
     from autoquant.planner.footprint.report import as_data
     from autoquant.planner.footprint.request import request_for
+    from autoquant.planner.loras import NamedLora
 
     if ram is not None and not 0 < ram < inf:
         raise InputError(f"ram_gb must be a finite number above 0, got {ram!r}.")
     budget = Budget.of(vram_gb=vram).model_copy(update={"ram_gb": ram})
-    shapes = read_model(model, revision, variant, base)
+    files = [NamedLora.parse(text).file for text in lora or ()]
+    shapes = with_adapter_files(read_model(model, revision, variant, base), files)
     own = _demo_workload(model)
     if own is not None:
         height = own["height"] if height is None else height
@@ -82,7 +90,7 @@ def estimate(
 
         traced = traced_tapes(shapes, request)
     result = estimate_options(shapes, request, budget, scheme, traced)
-    command = _measuring_command(model, vram, height, width)
+    command = _measuring_command(model, vram, height, width, lora or ())
     if as_json:
         typer.echo(json.dumps(as_data(result, command), indent=1))
     else:
@@ -106,9 +114,12 @@ def _demo_workload(model: str) -> DemoWorkload | None:
     return demo.WORKLOAD if model == DEMO and not Path(model).exists() else None
 
 
-def _measuring_command(model: str, vram: float, height: int | None, width: int | None) -> str:
+def _measuring_command(
+    model: str, vram: float, height: int | None, width: int | None, loras: Iterable[str]
+) -> str:
     """What measures the prediction; a lone file is no pipeline that can be run."""
     name = "PIPELINE" if Path(model).expanduser().is_file() else shlex.quote(model)
     sizes = {"--height": height, "--width": width}
     asked = [f"{option} {size}" for option, size in sizes.items() if size is not None]
+    asked += [f"--lora {shlex.quote(lora)}" for lora in loras]
     return " ".join(["autoquant suggest", name, f"--vram {vram:g}", *asked])

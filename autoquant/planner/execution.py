@@ -52,7 +52,8 @@ def require_same_pipeline(plan: Plan, loader: ComponentLoader) -> None:
             f"The plan is for a {plan.pipeline.class_name}, "
             f"but {plan.pipeline.source} holds a {class_name}."
         )
-    unknown = sorted(set(plan.components) - set(loader.sizes))
+    named = {*plan.components, *(adapter.component for adapter in plan.adapters)}
+    unknown = sorted(named - set(loader.sizes))
     if unknown:
         raise PlanFormatError(
             f"The plan names {', '.join(unknown)}, which {plan.pipeline.source} does not have; "

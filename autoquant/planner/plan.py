@@ -199,6 +199,9 @@ class Plan(_Part):
 
     @model_validator(mode="after")
     def _names_stay_inside_the_pipeline(self) -> Plan:
+        for adapter in self.adapters:
+            if not _IDENTIFIER.fullmatch(adapter.component):
+                raise ValueError(f"{adapter.component!r} is no component name")
         for name, component in self.components.items():
             if not _IDENTIFIER.fullmatch(name):
                 raise ValueError(f"{name!r} is no component name")

@@ -12,7 +12,7 @@ import torch
 from diffusers import DiffusionPipeline
 
 from autoquant import autoquant
-from autoquant.errors import InputError, UnsupportedPipeline
+from autoquant.errors import InputError, QuantizationMismatch, UnsupportedPipeline
 from autoquant.planner.adapters import (
     adapted_layers,
     adapters_from_files,
@@ -32,6 +32,8 @@ from autoquant.planner.workload import Workload, WorkloadRequest
 from autoquant.search_spaces.backends import backends
 from autoquant.search_spaces.compatibility import conflicts
 from autoquant.search_spaces.linears import linears
+from autoquant.search_spaces.lora import require_active
+from autoquant.search_spaces.quantize import apply_choice
 from autoquant.search_spaces.scheme import Choice
 from tests.families import classic
 
@@ -196,6 +198,89 @@ def test_a_plan_carries_its_adapters(flux: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="with the LoRA adapters style, which a checkpoint"):
         write_checkpoint(plan, tmp_path / "checkpoint")
     assert images(plan.load(device="cpu")).isfinite().all()
+
+
+FLUX_LOADER = {
+    "bitsandbytes:nf4": None,
+    "torchao:int8wo": None,
+    "gguf:Q8_0": None,
+    "sdnq:int8": None,
+    "quanto:int8": KeyError,
+    "sdnq:uint4": ValueError,
+    "layerwise:float8_e4m3fn": NotImplementedError,
+}
+
+
+@pytest.mark.parametrize(("scheme", "fails"), FLUX_LOADER.items())
+def test_the_loader_of_flux_stops_at_some_weights(flux: Path, scheme: str, fails: Any) -> None:
+    # Why adapters are attached by peft itself; docs/backends.md has it as a table.
+    pipeline = loaded(flux)
+    apply_choice(pipeline.transformer, Choice(scheme=scheme), torch.bfloat16)
+
+    def load_and_draw() -> torch.Tensor:
+        pipeline.load_lora_weights(flux.parent, weight_name="style.safetensors")
+        return images(pipeline)
+
+    if fails is None:
+        assert load_and_draw().isfinite().all()
+    else:
+        with pytest.raises(fails):
+            load_and_draw()
+
+
+def test_two_adapters_on_a_unet_keep_their_scales(tmp_path: Path) -> None:
+    classic.stable_diffusion_xl().save_pretrained(tmp_path)
+    pipeline = loaded(tmp_path)
+    torch.manual_seed(2)
+    for name, targets in {"a": ["to_q", "conv1"], "b": ["to_q", "proj_in"]}.items():
+        config = peft.LoraConfig(r=4, target_modules=targets, init_lora_weights=False)
+        pipeline.unet.add_adapter(config, name)
+    pipeline.to(torch.bfloat16)
+    pipeline.unet.set_adapters(["a", "b"], [0.5, 1.5])
+    loader = ObjectLoader(pipeline)
+    assert [(it.name, it.scale) for it in loader.adapters["unet"]] == [("a", 0.5), ("b", 1.5)]
+    built = build_pipeline(loader, candidate(), CPU)
+    assert torch.equal(images(built.pipeline), images(pipeline))
+    quantized = build_pipeline(loader, candidate(unet="torchao:int8wo"), CPU)
+    assert images(quantized.pipeline).isfinite().all()
+
+
+def test_an_adapter_that_does_not_act_is_a_mismatch(flux: Path) -> None:
+    loader = ObjectLoader(with_style(loaded(flux)))
+    module = build_pipeline(loader, candidate(), CPU).modules["transformer"]
+    layers = adapted_layers(loader.adapters["transformer"])
+    require_active(module, ["style"], layers, "transformer")
+    with pytest.raises(QuantizationMismatch, match="on 6 layers, not on the 5"):
+        require_active(module, ["style"], layers[1:], "transformer")
+    layer = module.get_submodule(layers[0])
+    forward = layer.forward
+    layer.forward = layer.base_layer.forward
+    with pytest.raises(QuantizationMismatch, match="do not act at"):
+        require_active(module, ["style"], layers, "transformer")
+    layer.forward = forward
+    layer.enable_adapters(False)
+    with pytest.raises(QuantizationMismatch, match="are switched off at"):
+        require_active(module, ["style"], layers, "transformer")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.accelerator.is_available(), reason="needs an accelerator")
+@pytest.mark.parametrize("offload", ["none", "model", "group_leaf"])
+@pytest.mark.parametrize("scheme", ["none", "bitsandbytes:nf4", "torchao:int8wo", "gguf:Q8_0"])
+def test_adapters_act_on_the_accelerator(flux: Path, scheme: str, offload: str) -> None:
+    device = torch.accelerator.current_accelerator()
+    assert device is not None
+    if conflicts(scheme, device.type, offload=offload):
+        pytest.skip(f"{scheme} is not offloaded by {offload}")
+    loader = ObjectLoader(with_style(loaded(flux)))
+    asked = candidate(transformer=scheme).model_copy(
+        update={"runtime": Runtime.model_validate({"offload": offload})}
+    )
+    with_them = images(build_pipeline(loader, asked, device).pipeline)
+    loader.adapters = {}
+    without = images(build_pipeline(loader, asked, device).pipeline)
+    assert with_them.isfinite().all()
+    assert not torch.equal(with_them, without)
 
 
 class _Stopped(Exception):

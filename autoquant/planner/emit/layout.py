@@ -90,7 +90,8 @@ def read_layout(plan: Plan, source: str | None = None) -> Layout:
             f"The plan is for a {plan.pipeline.class_name}, "
             f"but {named.location} holds a {index.class_name}."
         )
-    unknown = sorted(set(plan.components) - set(index.components))
+    named_parts = {*plan.components, *(adapter.component for adapter in plan.adapters)}
+    unknown = sorted(named_parts - set(index.components))
     if unknown:
         raise PlanFormatError(
             f"The plan names {', '.join(unknown)}, which {named.location} does not have; "

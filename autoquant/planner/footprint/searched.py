@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from autoquant.errors import AutoquantError
+from autoquant.planner.footprint.adapter_shapes import with_adapter_files
 from autoquant.planner.footprint.bound import PeakBound
 from autoquant.planner.footprint.pipeline_shapes import read_directory
 from autoquant.planner.footprint.shapes import ModelShapes
 from autoquant.planner.request import Preparation
 from autoquant.planner.source import local_directory
+from autoquant.search_spaces.lora import WEIGHTS
 
 
 def bound_for(pipeline: Any, prepared: Preparation) -> tuple[PeakBound | None, Preparation]:
@@ -30,7 +33,8 @@ def bound_for(pipeline: Any, prepared: Preparation) -> tuple[PeakBound | None, P
 def _shapes(pipeline: Any, prepared: Preparation) -> ModelShapes:
     if isinstance(pipeline, str):
         directory = local_directory(prepared.source, download=False)
-        return read_directory(directory, prepared.source.variant)
+        weights = [Path(adapter.folder) / WEIGHTS for adapter in prepared.adapters]
+        return with_adapter_files(read_directory(directory, prepared.source.variant), weights)
     from autoquant.planner.footprint.module_shapes import shapes_of_pipeline
 
     return shapes_of_pipeline(pipeline)
