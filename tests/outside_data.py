@@ -96,7 +96,11 @@ def read_plan(content: bytes, directory: Path) -> None:
     path.write_bytes(content)
     plan = Plan.load_json(path)
     classes = dict.fromkeys(plan.components, ("diffusers", "FluxTransformer2DModel"))
-    loader_script(plan, plan.pipeline.source, classes, {})
+    overridden = {
+        name: {override.scheme: override.layers for override in part.overrides}
+        for name, part in plan.components.items()
+    }
+    loader_script(plan, plan.pipeline.source, classes, {}, overridden)
 
 
 def read_space(content: bytes, directory: Path) -> object:
@@ -182,6 +186,13 @@ SPACE = {
             "schemes": ["none", "torchao:int8wo"],
             "exclusions": [[], ["proj_out", r"blocks\.\d+\.norm"]],
             "fuse_qkv": [False],
+            "mixed": [
+                {
+                    "scheme": "torchao:int8wo",
+                    "overrides": {r"blocks\.\d+": "torchao:int8dq", "proj_out": "torchao:float8wo"},
+                    "exclusions": ["x_embedder"],
+                }
+            ],
         }
     },
     "runtime": {"offload": ["none", "model"], "vae_tiling": [True]},

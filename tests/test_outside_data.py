@@ -9,9 +9,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from autoquant.planner.plan import PlannedComponent
+from autoquant.search_spaces.scheme import Override
 from tests.outside_data import is_read_or_refused, readers
 from tests.planner.test_plan import a_plan
 
+MIXED = PlannedComponent(
+    scheme="torchao:int8wo",
+    exclusions=("proj_out",),
+    overrides=(Override(scheme="torchao:int8dq", layers=("blocks.0", "blocks.1.ff")),),
+)
 KINDS = (
     "plan",
     "space file",
@@ -31,7 +38,8 @@ KINDS = (
 )
 @given(data=st.data())
 def test_damaged_data_is_read_or_refused(kind: str, tmp_path: Path, data: st.DataObject) -> None:
-    reader, examples = readers(tmp_path, json.loads(a_plan().to_json()))[kind]
+    plan = a_plan(components={"transformer": MIXED})
+    reader, examples = readers(tmp_path, json.loads(plan.to_json()))[kind]
     is_read_or_refused(reader, data.draw(examples), tmp_path)
 
 
