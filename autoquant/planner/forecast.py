@@ -35,8 +35,8 @@ _ACTIVATION_NOISE = 0.01
 _NO_LOSS = 1e-6
 # Of the reference's peak; where less was counted, it was counted beside something else.
 _LEAST_ACTIVATIONS = 0.01
-# How far the logarithm of a loss may be off that was put together from groups of layers.
-_ESTIMATE_NOISE = 0.3
+# Bytes are counted; this keeps a matrix from being singular.
+_WEIGHTS_NOISE = 1e-5
 # Group and sequential offload hold about this share of the largest component at a time.
 _SHARE_OF_LARGEST = 0.1
 
@@ -194,12 +194,14 @@ class Predictor:
                 continue
             effects = self._priors.weights(place)
             shares = [m.component_gb.get(axis.name, whole) / whole - 1 for m in self._measured]
+            noise = [_WEIGHTS_NOISE] * len(shares)
             rows = self._indices[:, [place]]
             for estimate in self._estimates:
                 if estimate.component == axis.name:
                     shares.append(estimate.component_gb / whole - 1)
+                    noise.append(max(_WEIGHTS_NOISE, estimate.component_gb_sd / whole))
                     rows = np.vstack([rows, [[axis.position[estimate.choice]]]])
-            effects.fit(rows, np.array(shares), np.full(len(shares), 1e-5))
+            effects.fit(rows, np.array(shares), np.array(noise))
             mean, sd = effects.predict(np.arange(len(axis.options))[:, None])
             held.append(whole * (1 + mean))
             spread.append(whole * sd)
@@ -280,7 +282,7 @@ class Predictor:
             # A loss that stands for none says no more than that it is small.
             for _ in range(2):
                 noise = np.where(raw > self._least_loss, self._unexplained(effects, rows), 0.5)
-                noise[len(noise) - len(estimated) :] = _ESTIMATE_NOISE
+                noise[len(noise) - len(estimated) :] = [it.log_loss_sd for it in estimated]
                 noise[: len(undrawn)] = np.hypot(noise[: len(undrawn)], undrawn)
                 effects.fit(rows, values, noise)
         power = max(fits, key=lambda p: (fits[p].log_evidence, p == 2.0))

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
+from autoquant.planner.axes import axes_of
 from autoquant.planner.budget import Budget
 from autoquant.planner.candidate import Candidate, Runtime
 from autoquant.planner.evaluator import Evaluator
+from autoquant.planner.forecast import Forecast, Predictor
 from autoquant.planner.layer_study import LayerStudy
-from autoquant.planner.measurement import Comparison, Measured
+from autoquant.planner.measurement import Comparison, Estimate, Measured, Trial
 from autoquant.planner.parameters import (
     choices,
     is_in_space,
@@ -21,6 +24,7 @@ from autoquant.planner.parameters import (
     number_of_candidates,
     unquantized,
 )
+from autoquant.planner.priors import Priors
 from autoquant.planner.racing import Race
 from autoquant.planner.reasons import reason
 from autoquant.planner.search import search
@@ -200,3 +204,27 @@ def test_no_wider_precision_is_offered_where_none_is_open() -> None:
     [found] = study.look(best, 0.2, lambda name, choice: 0.2, 100, lambda: False)
     assert found.raised is None
     assert found.raised_choices() == ()
+
+
+def test_an_estimate_counts_as_far_as_it_may_be_off() -> None:
+    axes = axes_of(SPACE, Runtime())
+    nothing = unquantized(SPACE, Runtime())
+    reference = Model().measure(nothing)
+    trials = [Trial(number=0, candidate=nothing, measured=reference)]
+    place = axes[0].position[Choice(scheme=NF4)]
+    rows = np.array([[place, 0, 0]])
+
+    def forecast(gb_sd: float, log_loss_sd: float) -> Forecast:
+        sure = Estimate(
+            component="transformer",
+            choice=Choice(scheme=NF4),
+            component_gb=2.0,
+            component_gb_sd=gb_sd,
+            loss=0.2,
+            log_loss_sd=log_loss_sd,
+        )
+        return Predictor(Priors(axes), reference, trials, [sure]).forecast(rows)
+
+    sure, unsure = forecast(0.0, 0.1), forecast(0.4, 0.8)
+    assert unsure.peak_gb_sd[0] > 1.1 * sure.peak_gb_sd[0]
+    assert unsure.log_loss_sd[0] > 2 * sure.log_loss_sd[0]
