@@ -68,9 +68,9 @@ class Effort:
 
 
 def efforts(prompts: int, budgets: int, *, stop_early: bool) -> Iterator[Effort]:
-    """Searches under random budgets, with so many prompts."""
+    """Searches under random budgets, with so many prompts and the usual limit of trials."""
     table = RecordedTable(TABLE).restricted({}, prompts=prompts)
-    settings = SearchSettings(trials=len(table), stop_early=stop_early)
+    settings = SearchSettings(stop_early=stop_early)
     for budget, _ in random_budgets(table, budgets):
         trials = search(OneImageACall(table), table.space, budget, settings).trials
         yield Effort(

@@ -25,9 +25,9 @@ _POWERS = (1.0, 1.5, 2.0, 3.0, 5.0)
 
 # Effects do not explain this much of a loss (its logarithm), of the activations.
 _LOSS_NOISE = 0.005
-# Spread of one image's loss, against how hard that image is: about this over the candidates of the
-# recorded table.
-_IMAGE_NOISE = 0.2
+# Spread of one image's loss, against how hard that image is. Over all candidates of the recorded
+# table it is twice that, but candidates that are alike are off alike.
+_IMAGE_NOISE = 0.1
 # Correlation between the damages of two options: its standard deviation.
 _CORRELATION = 0.1
 _ACTIVATION_NOISE = 0.01
