@@ -93,8 +93,9 @@ def test_an_outline_has_the_layers_of_the_model(make: Callable[[], Any], tmp_pat
         assert all(weight.is_meta for weight in outline.parameters())
 
 
-def test_a_pipeline_with_adapters_is_refused_with_what_to_do() -> None:
+def test_an_adapter_that_is_no_lora_is_refused_with_what_to_do() -> None:
+    pytest.importorskip("peft", reason="needs peft: pip install -e '.[test]'")
     pipeline = classic.flux()
     pipeline.transformer.peft_config = {"style": object()}  # what diffusers' add_adapter() leaves
-    with pytest.raises(UnsupportedPipeline, match=r"LoRA adapters style.*fuse_lora"):
+    with pytest.raises(UnsupportedPipeline, match=r"style, which is no LoRA.*Fuse and save it"):
         ObjectLoader(pipeline)
