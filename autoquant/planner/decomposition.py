@@ -79,7 +79,12 @@ class Decomposition:
         self._space = space
         self._axes = axes_of(space, self._runtime)
         self._priors = Priors(self._axes)
-        self._estimates += tuple(estimates)
+        self._estimates += tuple(
+            estimate.model_copy(
+                update={"choice": space.components[estimate.component].offered(estimate.choice)}
+            )
+            for estimate in estimates
+        )
 
     def loss_alone(self, component: str, choice: Choice) -> float:
         """What is known, when something was proposed last, of a choice with all else untouched."""

@@ -85,6 +85,14 @@ class ComponentSpace(BaseModel):
         positions = range(len(self.exclusions) - (0 if measured else self.measured_sets))
         return tuple(dict.fromkeys(self.smallest_equal(scheme, place) for place in positions))
 
+    def offered(self, choice: Choice) -> Choice:
+        """``choice``, or the one that is offered in its stead as it quantizes the same layers."""
+        if choice.overrides or choice.exclusions not in self.exclusions:
+            return choice
+        place = self.exclusions.index(choice.exclusions)
+        exclusions = self.smallest_equal(choice.scheme, place)
+        return choice.model_copy(update={"exclusions": exclusions})
+
     def with_measured_sets(
         self, scheme: str, sets: Sequence[tuple[str, ...]], mixed: Sequence[Choice] = ()
     ) -> ComponentSpace:
@@ -96,6 +104,10 @@ class ComponentSpace(BaseModel):
             known = self.same_as.get(name, tuple(range(before)))
             added = range(before, before + len(new)) if name == scheme else (0,) * len(new)
             same_as[name] = (*known, *added)
+        for place in range(before - self.measured_sets, before):
+            if self.exclusions[place] in sets:  # another scheme's measurement said so too
+                at = same_as[scheme]
+                same_as[scheme] = (*at[:place], place, *at[place + 1 :])
         return self.model_copy(
             update={
                 "exclusions": (*self.exclusions, *new),

@@ -2,6 +2,10 @@ from __future__ import annotations
 
 import pytest
 
+from autoquant.planner.budget import Budget
+from autoquant.planner.candidate import Runtime
+from autoquant.planner.decomposition import Decomposition
+from autoquant.planner.parameters import unquantized
 from autoquant.planner.sensitivity import (
     GroupLoss,
     Sensitivity,
@@ -10,6 +14,7 @@ from autoquant.planner.sensitivity import (
 )
 from autoquant.search_spaces.scheme import Choice, Override
 from autoquant.search_spaces.space import ComponentSpace, SearchSpace
+from tests.planner.measurements import trial
 
 ATTENTION = GroupLoss(
     group="attention", layers=("b.0.q", "b.1.q"), weights=20, saved_gb=2.0, loss=0.03
@@ -113,3 +118,26 @@ def test_what_holds_next_to_nothing_is_left_out_and_the_rest_is_raised() -> None
     # All that can be saved but the final projection; attention's 20 weights weigh nothing.
     assert estimate.component_gb == pytest.approx(14.0)
     assert [it.choice.overrides for it in found.estimates(0.1, 0.01)].count(()) == 2
+
+
+def test_two_schemes_that_say_to_keep_the_same_groups_both_may() -> None:
+    found = sensitivity(ATTENTION, FEED_FORWARD, FINAL)
+    other = found.model_copy(update={"scheme": "fake:int8"})
+    # A set of the family that is no different from the empty one under the second scheme.
+    component = ComponentSpace(
+        schemes=("none", "fake:int4", "fake:int8"),
+        exclusions=((), ("b.0.q", "b.1.q", "proj_out")),
+        same_as={"fake:int8": (0, 0)},
+    )
+    space = SearchSpace(components={"transformer": component})
+    decomposition = Decomposition(space, Runtime(), Budget.of(vram_gb=8))
+    whole = {"transformer": 10.0}
+    reference = trial(0, unquantized(space, Runtime()), peak_gb=12.0, component_gb=whole)
+    for each in (found, other):
+        space = extended_space(space, each)
+        decomposition.extend(space, each.estimates(whole_loss=0.1))
+        assert decomposition.propose({reference.candidate.key: reference}) is not None
+    extended = space.components["transformer"]
+    assert ("proj_out",) in extended.distinct_exclusions("fake:int4")
+    assert extended.distinct_exclusions("fake:int8") == ((), ("proj_out",))
+    assert extended.distinct_exclusions("fake:int4", measured=False) == component.exclusions
