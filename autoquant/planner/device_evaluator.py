@@ -6,10 +6,11 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from autoquant.errors import CandidateFailed, first_line
+from autoquant.errors import AutoquantError, CandidateFailed, UnsupportedPipeline, first_line
 from autoquant.metrics.device import on_device, release_memory
 from autoquant.metrics.fidelity import Metric, loss_of
 from autoquant.metrics.host_memory import HostMemory, give_back_host_memory
@@ -81,7 +82,7 @@ class DeviceEvaluator:
         self._idle_bytes = host.idle_bytes
         self._kept = KeptComponents()
         with on_device(device):
-            with host:
+            with host, _faults_as_refusals(reference.pipeline):
                 warm = warm_up(reference, workload, device)
             drawn = draw_workload(reference, warm, workload, device)
         self.calls: Mapping[str, Calls]
@@ -135,6 +136,12 @@ class DeviceEvaluator:
             seconds=seconds,
             compile_s=compile_s,
         )
+
+    @property
+    def drawn_size(self) -> tuple[int, int]:
+        """Pixels of the reference's images, height and width."""
+        height, width = self._references[self._workload.key].images.shape[1:3]
+        return height, width
 
     @property
     def kept_bytes(self) -> int:
@@ -233,6 +240,21 @@ class DeviceEvaluator:
             noise_floor=floor,
             quantized_layers={name: len(done.layers) for name, done in built.quantized.items()},
         )
+
+
+@contextmanager
+def _faults_as_refusals(pipeline: Any) -> Iterator[None]:
+    try:
+        yield
+    except AutoquantError:
+        raise
+    except (ValueError, TypeError, AttributeError, LookupError) as error:
+        # Unquantized, so that nothing of ours is in it: it needs what a prompt does not give, an
+        # image for one, or another size.
+        raise UnsupportedPipeline(
+            f"{type(pipeline).__name__} draws nothing from the workload's first prompts as it is: "
+            f"{type(error).__name__}: {first_line(error)}"
+        ) from error
 
 
 @contextmanager

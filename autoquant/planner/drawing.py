@@ -42,8 +42,13 @@ def draw(pipeline: Any, workload: Workload, batch: Sequence[Sample]) -> Images:
     A video pipeline draws an image by drawing a single frame.
     """
     drawn = pipeline(**call_arguments(workload, batch))
-    images = drawn.images if hasattr(drawn, "images") else np.asarray(drawn.frames)[:, 0]
+    images = np.asarray(drawn.frames)[:, 0] if hasattr(drawn, "frames") else _images(drawn)
     return np.asarray(images, dtype=np.float32)
+
+
+def _images(drawn: Any) -> Any:
+    # Kandinsky 5 calls them by the singular.
+    return drawn.images if hasattr(drawn, "images") else drawn.image
 
 
 def require_call_takes(pipeline_class: type[Any], workload: Workload) -> None:

@@ -23,6 +23,9 @@ from autoquant.storage import held_bytes
 # What drawing passes to every call; one that takes no height draws sound, or changes an image.
 _TAKEN = {"prompt", "height", "width", "num_inference_steps", "generator", "output_type"}
 
+# These are never optional, though many a signature gives them None as a default.
+_GIVEN_IMAGES = {"mask_image", "mask_video", "control_image", "control_video"}
+
 
 class ComponentLoader(Protocol):
     """Gives fresh, unquantized components on the CPU, and puts a pipeline together."""
@@ -99,13 +102,21 @@ class DirectoryLoader:
     def assemble(self, modules: Mapping[str, torch.nn.Module], dtype: torch.dtype) -> Any:
         try:
             with _no_progress_bar():
-                pipeline = DiffusionPipeline.from_pretrained(
+                # Not DiffusionPipeline's: that takes only those components that the constructor
+                # requires, and loads the others again, unquantized (diffusers 0.42).
+                pipeline = self.pipeline_class.from_pretrained(
                     self.directory, dtype=dtype, use_safetensors=True, **modules
                 )
         except (OSError, ValueError) as error:
             raise UnsupportedPipeline(
                 f"{self.directory} cannot be loaded: {first_line(error)}"
             ) from error
+        ignored = [name for name, it in modules.items() if getattr(pipeline, name) is not it]
+        if ignored:
+            raise UnsupportedPipeline(
+                f"{self.pipeline_class.__name__} loads {', '.join(ignored)} itself and takes no "
+                "other; pass the loaded pipeline to autoquant() instead of its directory."
+            )
         return _quiet(pipeline)
 
 
@@ -147,13 +158,34 @@ class ObjectLoader:
         return self._outlines[name]
 
     def assemble(self, modules: Mapping[str, torch.nn.Module], dtype: torch.dtype) -> Any:
-        pipeline = copy.copy(self._pipeline)
         missing = {name: self.load(name, dtype) for name in self._modules if name not in modules}
-        scheduler = pipeline.scheduler
-        pipeline.register_modules(
-            **modules, **missing, scheduler=type(scheduler).from_config(scheduler.config)
-        )
-        return _quiet(pipeline)
+        scheduler = self._pipeline.scheduler
+        fresh = {"scheduler": type(scheduler).from_config(scheduler.config), **modules, **missing}
+        replaced = {
+            id(component): fresh[name]
+            for name, component in self._pipeline.components.items()
+            if name in fresh
+        }
+        return _quiet(_rebuilt(self._pipeline, replaced))
+
+
+def _rebuilt(pipeline: Any, replaced: Mapping[int, Any]) -> Any:
+    """A copy with components replaced, by their ids, here and in the pipelines that it is made of.
+
+    A combined pipeline hands its call on to a prior and a decoder, which hold components too.
+    """
+    copied = copy.copy(pipeline)
+    copied.register_modules(
+        **{
+            name: replaced[id(component)]
+            for name, component in pipeline.components.items()
+            if id(component) in replaced
+        }
+    )
+    for name, part in vars(pipeline).items():
+        if isinstance(part, DiffusionPipeline):
+            setattr(copied, name, _rebuilt(part, replaced))
+    return copied
 
 
 def _copy_to_cpu(module: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
@@ -203,12 +235,19 @@ def _pipeline_class(class_name: str) -> type[Any]:
 
 def _require_text_to_image(pipeline_class: type[Any]) -> None:
     parameters = inspect.signature(pipeline_class.__call__).parameters
-    missing = _TAKEN - set(parameters)
-    required_image = parameters.get("image") or parameters.get("video")
-    if missing or (required_image and required_image.default is inspect.Parameter.empty):
+    missing = sorted(_TAKEN - set(parameters))
+    needed = [
+        name
+        for name, parameter in list(parameters.items())[1:]
+        if name not in _TAKEN
+        and parameter.default is inspect.Parameter.empty
+        and parameter.kind not in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}
+    ] or sorted(_GIVEN_IMAGES & set(parameters))
+    why = ["takes no " + ", ".join(missing)] * bool(missing)
+    why += ["needs " + ", ".join(needed)] * bool(needed)
+    if why:
         raise UnsupportedPipeline(
-            f"{pipeline_class.__name__} is no text-to-image pipeline"
-            + (f": its call takes no {', '.join(sorted(missing))}." if missing else ".")
+            f"{pipeline_class.__name__} is no text-to-image pipeline: its call {' and '.join(why)}."
         )
 
 

@@ -15,12 +15,12 @@ _USUAL_STEPS = 28
 
 def workload_for(pipeline: Any, request: WorkloadRequest) -> Workload:
     """Fill ``request`` from the pipeline's own defaults."""
-    pixels = _default_pixels(pipeline)
+    height, width = _default_size(pipeline)
     return Workload(
         prompts=request.prompts or DEFAULT_PROMPTS,
         seeds=tuple(range(request.seeds)),
-        height=request.height or pixels,
-        width=request.width or pixels,
+        height=request.height or height,
+        width=request.width or width,
         steps=request.steps or _default_steps(pipeline),
         guidance_scale=request.guidance_scale,
         batch_size=request.batch_size,
@@ -33,8 +33,23 @@ def workload_for(pipeline: Any, request: WorkloadRequest) -> Workload:
     )
 
 
+def _default_size(pipeline: Any) -> tuple[int, int]:
+    """Pixels, height and width: what the call says, or else the pipeline or its denoiser."""
+    parameters = _call_parameters(pipeline)
+    height, width = (parameters[side].default for side in ("height", "width"))
+    if isinstance(height, int) and isinstance(width, int):
+        return height, width
+    pixels = _default_pixels(pipeline)
+    return pixels, pixels
+
+
 def _default_pixels(pipeline: Any) -> int:
-    scale = getattr(pipeline, "vae_scale_factor", None)
+    config = getattr(pipeline, "config", {})
+    # A size that is saved with the pipeline is one of pixels; the others are of latents.
+    if isinstance(config.get("default_sample_size"), int):
+        return int(config["default_sample_size"])
+    draws_pixels = not any("vae" in name or "vq" in name for name in pipeline.components)
+    scale = 1 if draws_pixels else getattr(pipeline, "vae_scale_factor", None)
     latent_pixels = getattr(pipeline, "default_sample_size", None)
     if latent_pixels is None:
         denoiser = getattr(pipeline, "transformer", None) or getattr(pipeline, "unet", None)
@@ -69,13 +84,21 @@ def _one_frame(pipeline: Any) -> dict[str, CallArgument]:
 
 
 def _exact_size(pipeline: Any, request: WorkloadRequest) -> dict[str, CallArgument]:
-    """Some pipelines draw the nearest size of a list and resize it, unless told not to.
+    """Some pipelines draw another size than the one asked for, unless told not to.
 
-    Memory and time would then be those of another size than the one that was asked for.
+    They take the nearest size of a list and resize it, or scale to ``max_area`` pixels. Memory and
+    time would then be those of that other size.
     """
-    asked = request.height is not None or request.width is not None
-    bins = asked and "use_resolution_binning" in _call_parameters(pipeline)
-    return {"use_resolution_binning": False} if bins else {}
+    if request.height is None and request.width is None:
+        return {}
+    parameters = _call_parameters(pipeline)
+    exact: dict[str, CallArgument] = {}
+    if "use_resolution_binning" in parameters:
+        exact["use_resolution_binning"] = False
+    if "max_area" in parameters:
+        height, width = _default_size(pipeline)
+        exact["max_area"] = (request.height or height) * (request.width or width)
+    return exact
 
 
 def _call_parameters(pipeline: Any) -> Mapping[str, inspect.Parameter]:

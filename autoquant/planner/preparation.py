@@ -147,7 +147,13 @@ def prepare(request: Request, image_root: Path) -> tuple[Preparation, DeviceEval
         device=fingerprint(device),
         versions=package_versions(),
         adapters=tuple(it for own in loader.adapters.values() for it in own),
-        notes=(*notes, *adapter_notes, *offload_notes, *_device_notes(device, compute_dtype)),
+        notes=(
+            *notes,
+            *_size_notes(image_size, evaluator.drawn_size),
+            *adapter_notes,
+            *offload_notes,
+            *_device_notes(device, compute_dtype),
+        ),
     )
     return preparation, evaluator
 
@@ -205,6 +211,15 @@ def _asked_levers(request: Request, own_space: SpaceFile | None) -> AskedLevers:
     if own_space is not None:
         asked = asked.over(own_space.contents.runtime)
     return asked.over(AskedLevers(compute_dtype=(_compute_dtype(request.pipeline, None),)))
+
+
+def _size_notes(asked: tuple[int, int], drawn: tuple[int, int]) -> tuple[str, ...]:
+    if asked == drawn:
+        return ()
+    return (
+        f"The pipeline draws {drawn[0]} x {drawn[1]} pixels (height x width) where {asked[0]} x "
+        f"{asked[1]} were asked for: memory and latency are those of the size that it draws.",
+    )
 
 
 def _device_notes(device: torch.device, compute_dtype: str) -> tuple[str, ...]:

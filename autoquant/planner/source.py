@@ -168,7 +168,7 @@ def _read_components(path: Path, entries: dict[str, Any]) -> dict[str, tuple[str
         if name.startswith("_") or not (isinstance(entry, list) and len(entry) == 2):
             continue
         library, class_name = entry
-        if library is None or class_name is None:
+        if library is None or class_name is None or not any(isinstance(x, str) for x in entry):
             continue
         if not all(isinstance(x, str) and _IDENTIFIER.fullmatch(x) for x in (name, *entry)):
             raise UnsupportedPipeline(f"{path}: the component {name!r} is damaged: {entry!r}.")

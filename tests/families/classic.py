@@ -11,7 +11,7 @@ from tests.families import encoders, tokenizers, vaes
 WIDTH = encoders.WIDTH
 
 
-def _unet(**changes: Any) -> Any:
+def unet(**changes: Any) -> Any:
     from diffusers import UNet2DConditionModel
 
     torch.manual_seed(20)
@@ -38,7 +38,7 @@ def stable_diffusion() -> Any:
         vae=vaes.kl(),
         text_encoder=encoders.clip(),
         tokenizer=tokenizers.clip(),
-        unet=_unet(),
+        unet=unet(),
         scheduler=DDIMScheduler(clip_sample=False),
         safety_checker=_safety_checker(),
         feature_extractor=CLIPImageProcessor(size=32, crop_size=32),
@@ -70,7 +70,7 @@ def stable_diffusion_xl() -> Any:
         tokenizer=tokenizers.clip(),
         text_encoder_2=encoders.clip(projection=True),
         tokenizer_2=tokenizers.clip(),
-        unet=_unet(
+        unet=unet(
             cross_attention_dim=2 * WIDTH,
             addition_embed_type="text_time",
             addition_time_embed_dim=8,
@@ -90,7 +90,7 @@ def kolors() -> Any:
         vae=vaes.kl(),
         text_encoder=encoders.chatglm(),
         tokenizer=tokenizers.chatglm(),
-        unet=_unet(
+        unet=unet(
             addition_embed_type="text_time",
             addition_time_embed_dim=8,
             projection_class_embeddings_input_dim=6 * 8 + WIDTH,

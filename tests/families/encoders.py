@@ -107,6 +107,25 @@ def qwen2_5_vl() -> Any:
     )
 
 
+def qwen3_vl() -> Any:
+    from transformers import Qwen3VLConfig, Qwen3VLModel
+
+    torch.manual_seed(12)
+    text = _decoder(
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6, "mrope_section": [4, 6, 6]}
+    )
+    vision = {
+        "depth": 1,
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "num_heads": 2,
+        "out_hidden_size": WIDTH,
+        "deepstack_visual_indexes": [0],
+        "num_position_embeddings": 16,
+    }
+    return Qwen3VLModel(Qwen3VLConfig(text_config=text, vision_config=vision))
+
+
 def glm() -> Any:
     from transformers import GlmConfig, GlmModel
 

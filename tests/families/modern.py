@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from tests.families import encoders, tokenizers, vaes
+from tests.families import classic, encoders, tokenizers, vaes
 
 WIDTH = encoders.WIDTH
 
@@ -184,6 +184,90 @@ def wan() -> Any:
         transformer=transformer(35),
         transformer_2=transformer(36),
         boundary_ratio=0.875,
+    )
+
+
+def kandinsky_2_2() -> Any:
+    """A pipeline that is made of two others, a prior and a decoder."""
+    from diffusers import (
+        DDPMScheduler,
+        KandinskyV22CombinedPipeline,
+        PriorTransformer,
+        UnCLIPScheduler,
+    )
+    from transformers import (
+        CLIPImageProcessor,
+        CLIPVisionConfig,
+        CLIPVisionModelWithProjection,
+    )
+
+    torch.manual_seed(38)
+    prior = PriorTransformer(
+        num_attention_heads=2, attention_head_dim=32, num_layers=2, embedding_dim=WIDTH
+    )
+    with torch.no_grad():  # zeros by the constructor
+        prior.clip_std.fill_(1.0)
+    vision = CLIPVisionConfig(
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=32,
+        patch_size=16,
+        projection_dim=WIDTH,
+    )
+    return KandinskyV22CombinedPipeline(
+        unet=classic.unet(
+            out_channels=8,
+            encoder_hid_dim=WIDTH,
+            encoder_hid_dim_type="image_proj",
+            addition_embed_type="image",
+            down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
+            up_block_types=("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
+            mid_block_type="UNetMidBlock2DSimpleCrossAttn",
+            resnet_time_scale_shift="scale_shift",
+        ),
+        scheduler=DDPMScheduler(clip_sample=False),
+        movq=vaes.movq(),
+        prior_prior=prior,
+        prior_image_encoder=CLIPVisionModelWithProjection(vision),
+        prior_text_encoder=encoders.clip(projection=True),
+        prior_tokenizer=tokenizers.clip(),
+        prior_scheduler=UnCLIPScheduler(
+            variance_type="fixed_small_log", prediction_type="sample", clip_sample_range=5.0
+        ),
+        prior_image_processor=CLIPImageProcessor(size=32, crop_size=32),
+    )
+
+
+def krea_2() -> Any:
+    from diffusers import Krea2Pipeline, Krea2Transformer2DModel
+
+    torch.manual_seed(39)
+    transformer = Krea2Transformer2DModel(
+        in_channels=16,
+        num_layers=2,
+        attention_head_dim=32,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        intermediate_size=2 * WIDTH,
+        timestep_embed_dim=32,
+        text_hidden_dim=WIDTH,
+        num_text_layers=2,
+        text_num_attention_heads=2,
+        text_num_key_value_heads=2,
+        text_intermediate_size=2 * WIDTH,
+        num_layerwise_text_blocks=1,
+        num_refiner_text_blocks=1,
+        axes_dims_rope=(8, 12, 12),
+    )
+    return Krea2Pipeline(
+        scheduler=_flow_scheduler(use_dynamic_shifting=True),
+        vae=vaes.qwen_image(),
+        text_encoder=encoders.qwen3_vl(),
+        tokenizer=tokenizers.qwen(),
+        transformer=transformer,
+        text_encoder_select_layers=(1, 2),
     )
 
 

@@ -7,12 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from diffusers import DiffusionPipeline
 
 from autoquant import Plan, WorkloadRequest, autoquant
+from autoquant.errors import UnsupportedPipeline
 from autoquant.planner.budget import Budget
 from autoquant.planner.evaluator import Recorder
 from autoquant.planner.footprint.bound import PeakBound
 from autoquant.planner.footprint.pipeline_shapes import read_directory
+from autoquant.planner.loading import DirectoryLoader, ObjectLoader
+from autoquant.planner.pipeline import workload_for
 from autoquant.planner.preparation import prepare
 from autoquant.planner.request import Request
 from autoquant.planner.search import search
@@ -47,6 +52,9 @@ DECIDED: dict[Callable[[], Any], set[str]] = {
     modern.flux_2_klein: {"transformer", "text_encoder"},
     modern.wan: {"transformer", "transformer_2", "text_encoder"},
     modern.cogview_4: {"transformer", "text_encoder"},
+    # Families that are named nowhere.
+    modern.krea_2: {"transformer", "text_encoder"},
+    modern.kandinsky_2_2: {"unet", "prior_prior", "prior_text_encoder"},
 }
 
 
@@ -95,6 +103,37 @@ def test_a_video_pipeline_draws_an_image_and_hands_it_over(
     plan = Plan.load_json(tmp_path / "plan" / "plan.json")
     assert plan.workload.call_arguments["num_frames"] == 1
     assert "largest pixel difference: 0 of 255" in run_script(tmp_path / "plan/load_pipeline.py")
+
+
+@pytest.mark.parametrize("make", [modern.wan, modern.kandinsky_2_2, classic.hunyuan_dit])
+def test_a_pipeline_draws_with_what_it_was_assembled_from(
+    make: Callable[[], Any], tmp_path: Path
+) -> None:
+    pipeline = make()
+    pipeline.save_pretrained(tmp_path / "model")
+    for loader in (DirectoryLoader(tmp_path / "model"), ObjectLoader(pipeline)):
+        modules = {name: loader.load(name, torch.bfloat16) for name in loader.sizes}
+        assembled = loader.assemble(modules, torch.bfloat16)
+        inside = [it for it in vars(assembled).values() if isinstance(it, DiffusionPipeline)]
+        drawn_with = [it for part in (assembled, *inside) for it in part.components.values()]
+        held = {id(it) for it in drawn_with if isinstance(it, torch.nn.Module)}
+        assert held == {id(module) for module in modules.values()}
+
+
+def test_a_pipeline_that_cannot_draw_from_prompts_alone_is_refused(tmp_path: Path) -> None:
+    from diffusers import FluxImg2ImgPipeline
+
+    pipeline = FluxImg2ImgPipeline(**classic.flux().components)
+    request = Request(pipeline=pipeline, workload=SMALL, metric="flip", download=False)
+    with pytest.raises(UnsupportedPipeline, match="FluxImg2ImgPipeline draws nothing from"):
+        prepare(request, tmp_path)
+
+
+def test_sizes_are_the_ones_that_the_call_draws_by_default() -> None:
+    usual = workload_for(modern.kandinsky_2_2(), WorkloadRequest())
+    assert (usual.height, usual.width) == (512, 512)
+    wide = workload_for(modern.wan(), WorkloadRequest())
+    assert (wide.height, wide.width) == (480, 832)
 
 
 def test_a_pipeline_that_draws_sizes_from_a_list_draws_the_one_asked_for(tmp_path: Path) -> None:

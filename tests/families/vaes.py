@@ -89,6 +89,25 @@ def wan() -> Any:
     return _turned_up(AutoencoderKLWan(**_causal()))
 
 
+def movq() -> Any:
+    from diffusers import VQModel
+
+    torch.manual_seed(15)
+    return _turned_up(
+        VQModel(
+            latent_channels=4,
+            block_out_channels=(32,) * 4,
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("AttnUpDecoderBlock2D", *("UpDecoderBlock2D",) * 3),
+            layers_per_block=1,
+            norm_num_groups=8,
+            num_vq_embeddings=12,
+            norm_type="spatial",
+            vq_embed_dim=4,
+        )
+    )
+
+
 def _causal() -> dict[str, Any]:
     return {
         "base_dim": 12,

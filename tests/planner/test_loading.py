@@ -132,7 +132,9 @@ def test_a_hub_id_in_the_cache_is_planned_offline_and_pinned_to_its_commit(
     [
         ("AudioLDMPipeline", "takes no height, width"),
         ("DDPMPipeline", "takes no height, prompt, width"),
-        ("WanAnimatePipeline", "is no text-to-image pipeline"),
+        ("WanAnimatePipeline", "its call needs image, pose_video, face_video"),
+        ("FluxFillPipeline", "its call needs mask_image"),
+        ("StableDiffusionAttendAndExcitePipeline", "its call needs token_indices"),
     ],
 )
 def test_what_draws_no_image_from_a_prompt_is_refused_by_its_signature(

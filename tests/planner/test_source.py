@@ -118,3 +118,9 @@ def test_components_are_read_with_their_libraries(tmp_path: Path) -> None:
         "unet": ("diffusers", "UNet2DConditionModel"),
         "safety_checker": ("stable_diffusion", "StableDiffusionSafetyChecker"),
     }
+
+
+def test_settings_of_a_pipeline_are_no_components(tmp_path: Path) -> None:
+    entries = {"text_encoder": ["transformers", "Qwen3Model"], "patch_size": 2}
+    index = model_index(tmp_path, _class_name="Krea2Pipeline", select_layers=[1, 2], **entries)
+    assert set(read_model_index(index).components) == {"text_encoder"}

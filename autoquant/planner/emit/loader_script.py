@@ -62,7 +62,9 @@ def loader_script(
         _header(plan),
         _imports({component_classes[name] for name in changed}),
         _constants(plan, source, kept, mixed),
-        _load_function(source, changed, component_classes, plan.runtime, adapters),
+        _load_function(
+            plan.pipeline.class_name, source, changed, component_classes, plan.runtime, adapters
+        ),
         *([inspect.getsource(attach_adapters)] if adapters else []),
         *_functions(changed, plan.runtime),
         _MAIN,
@@ -106,6 +108,7 @@ def _imports(classes: set[tuple[str, str]]) -> str:
         "from pathlib import Path",
         "from typing import Any",
         "",
+        "import diffusers",
         "import numpy as np",
         "import torch",
     ]
@@ -165,6 +168,7 @@ def _constants(
 
 
 def _load_function(
+    class_name: str,
     source: str,
     changed: Mapping[str, PlannedComponent],
     component_classes: Mapping[str, tuple[str, str]],
@@ -186,7 +190,9 @@ def _load_function(
         lines += _component_lines(name, part, component_classes[name], runtime, own)
     lines += [
         "",
-        "    pipeline = DiffusionPipeline.from_pretrained(",
+        "    # DiffusionPipeline itself would load optional components once more, as they were.",
+        f"    pipeline_class = getattr(diffusers, {class_name!r}, DiffusionPipeline)",
+        "    pipeline = pipeline_class.from_pretrained(",
         "        source, dtype=DTYPE, **OPTIONS, **components",
         "    )",
         *(f"    {line}" for line in _lever_lines(runtime)),
@@ -335,7 +341,10 @@ def main():
         generators = [torch.Generator("cpu").manual_seed(seed) for _, seed in batch]
         prompts = [prompt for prompt, _ in batch]
         drawn = pipeline(prompt=prompts, generator=generators, output_type="pil", **CALL)
-        images += drawn.images if hasattr(drawn, "images") else [video[0] for video in drawn.frames]
+        if hasattr(drawn, "frames"):
+            images += [video[0] for video in drawn.frames]
+        else:
+            images += drawn.images if hasattr(drawn, "images") else drawn.image
     if torch.accelerator.is_available():
         peak_gb = torch.accelerator.max_memory_reserved() / 2**30
         print(f"peak reserved: {peak_gb:.6f} GB, planned {PEAK_GB:.6f} GB")
