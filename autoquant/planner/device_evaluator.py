@@ -45,6 +45,10 @@ from autoquant.search_spaces.layer_groups import Calls, watch_calls
 from autoquant.search_spaces.linears import linears
 from autoquant.search_spaces.quantize import QuantizedLayers
 
+# Backends report a missing kernel or a shape they cannot take as any of these, and attention
+# processors a fused projection; the reason goes into the study, where the table shows it.
+_FAULTS = (RuntimeError, ValueError, TypeError, AssertionError, ImportError, AttributeError)
+
 
 class DeviceEvaluator:
     """Measures candidates of one pipeline, on one device, for one workload.
@@ -263,9 +267,7 @@ def _faults_as_failures(device: torch.device) -> Iterator[None]:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise out_of_memory(error, device) from error
-    except (RuntimeError, ValueError, TypeError, AssertionError, ImportError) as error:
-        # Backends report a missing kernel or a shape they cannot take as any of these; the
-        # reason goes into the study, where the table shows it.
+    except _FAULTS as error:
         if is_out_of_memory(error) or is_out_of_host_memory(error):
             raise out_of_memory(error, device) from error
         raise CandidateFailed(f"{type(error).__name__}: {first_line(error)}") from error
