@@ -19,13 +19,12 @@ from autoquant.metrics.fidelity import summarized
 from autoquant.metrics.latency import summarize
 from autoquant.planner.budget import Budget
 from autoquant.planner.measurement import Measured, Trial, image_losses
-from autoquant.planner.selection import is_feasible, rank
+from autoquant.planner.selection import SAME_PEAK, is_feasible, rank
 
 # Fewer images say too little of the others; one slow call may be the machine's.
 _FEWEST_IMAGES = 3
 _FEWEST_TIMED = 2
-# The usual one of racing. At a fifth of it searches of the recorded table were no better, and a
-# twentieth dearer.
+# The usual one of racing.
 _SIGNIFICANCE = 0.05
 # A loss below this is none; a ratio of losses needs some.
 _NO_LOSS = 1e-6
@@ -33,7 +32,6 @@ _NO_LOSS = 1e-6
 _MARGIN = 1.1
 # Ratios whose logarithms differ by less are equal.
 _SAME = 1e-6
-_MORE_MEMORY = 1.01
 
 
 class Run(BaseModel):
@@ -110,7 +108,7 @@ class Race(BaseModel):
     def _beaten(self, run: Run, best: Run) -> str | None:
         """What it is worse in than the best one, where that decides."""
         if self.budget.objective == "vram":
-            is_larger = run.peak_gb > _MORE_MEMORY * best.peak_gb
+            is_larger = run.peak_gb > SAME_PEAK * best.peak_gb
             return "it needs more memory than the best one" if is_larger else None
         if self.budget.objective == "latency":
             usual_s = summarize(best.seconds).high + self._compile_share(best)

@@ -30,7 +30,8 @@ RULES: Mapping[Objective, str] = MappingProxyType(
 )
 """How the choice is made among the candidates that keep every limit, by objective."""
 
-_SAME_PEAK = 1.01
+SAME_PEAK = 1.01
+"""Peaks whose ratio is no more than this are equal."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def _by_rule(feasible: Sequence[Trial], budget: Budget) -> tuple[Trial, tuple[Tr
         chosen = _smallest(_least_damaged(first))
     elif budget.objective == "vram":
         least = min(_measured(trial).peak_gb for trial in feasible)
-        first = [trial for trial in feasible if _measured(trial).peak_gb <= _SAME_PEAK * least]
+        first = [trial for trial in feasible if _measured(trial).peak_gb <= SAME_PEAK * least]
         chosen = quickest(_least_damaged(first))[0]
     else:
         first = _least_damaged(feasible)
