@@ -15,7 +15,11 @@ from autoquant.search_spaces.levers import CONFLICTING_LEVERS
 from autoquant.search_spaces.scheme import NONE, Choice, Scheme
 from autoquant.search_spaces.space import SearchSpace
 
+# Where options stand on their axes: shape (n, axes) for n candidates.
 Indices = NDArray[np.int64]
+# The same, an array for each axis, which are broadcast together: each of shape (n,), or an open
+# mesh (``numpy.ix_``) for all combinations.
+Positions = Indices | Sequence[Indices]
 RUNTIME = "runtime"
 
 # What an unquantized weight takes, and what an unknown precision's name is taken for.
@@ -99,26 +103,24 @@ def axes_of(space: SearchSpace, runtime: Runtime) -> tuple[Axis, ...]:
     return (*components, Axis(RUNTIME, (runtime, *others)))
 
 
-def allowed(rows: Indices, axes: Sequence[Axis], space: SearchSpace) -> NDArray[np.bool_]:
-    """Which rows of indices the compatibility table does not forbid."""
-    open_to = np.ones(len(rows), dtype=bool)
-    levers = axes[-1]
-    for column, axis in enumerate(axes[:-1]):
-        refused = np.array(
+def refused_pairs(axis: Axis, levers: Axis, space: SearchSpace) -> NDArray[np.bool_]:
+    """Which options of ``axis`` the compatibility table forbids beside which levers.
+
+    Shape (options, levers' options).
+    """
+    return np.array(
+        [
             [
-                [
-                    any(
-                        space.why_refused(axis.name, made, lever, getattr(runtime, lever))
-                        for lever in CONFLICTING_LEVERS
-                    )
-                    for runtime in levers.options
-                ]
-                for made in axis.options
-                if isinstance(made, Choice)
+                any(
+                    space.why_refused(axis.name, made, lever, getattr(runtime, lever))
+                    for lever in CONFLICTING_LEVERS
+                )
+                for runtime in levers.options
             ]
-        )
-        open_to &= ~refused[rows[:, column], rows[:, -1]]
-    return open_to
+            for made in axis.options
+            if isinstance(made, Choice)
+        ]
+    )
 
 
 def indices_of(candidate: Candidate, axes: Sequence[Axis]) -> tuple[int, ...] | None:

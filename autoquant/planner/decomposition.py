@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from math import prod
 
 import numpy as np
 
@@ -14,9 +13,10 @@ from autoquant.planner.acquisition import (
     probability_as_good,
     probability_feasible,
 )
-from autoquant.planner.axes import Indices, allowed, axes_of, candidate_at, indices_of
+from autoquant.planner.axes import axes_of, indices_of, refused_pairs
 from autoquant.planner.budget import Budget
 from autoquant.planner.candidate import Candidate, Runtime
+from autoquant.planner.combinations import Combinations, combinations
 from autoquant.planner.effects import Floats
 from autoquant.planner.forecast import Forecast, Predictor
 from autoquant.planner.measurement import Estimate, Measured, Prediction, Trial, in_session
@@ -26,9 +26,6 @@ from autoquant.planner.selection import is_feasible, objective_value
 from autoquant.search_spaces.scheme import Choice
 from autoquant.search_spaces.space import SearchSpace
 
-# Predicting this many takes some hundredths of a second; a larger space loses its least promising
-# options first.
-_MOST_COMBINATIONS = 50_000
 # The search ends where the most promising candidate promises less than this share of the best loss,
 # and at the same loss less than this share of the seconds; or, while nothing fits, where fewer than
 # this many of all that are left are likely to.
@@ -61,24 +58,29 @@ class Decomposition:
     """
 
     def __init__(self, space: SearchSpace, runtime: Runtime, budget: Budget) -> None:
-        self._space = space
         # Trials are looked at with their share of compiling already in their seconds.
         self._calls_per_session = budget.calls_per_session
         self._budget = budget.model_copy(update={"calls_per_session": None})
         self._unquantized = unquantized(space, runtime)
-        self._axes = axes_of(space, runtime)
-        self._priors = Priors(self._axes)
         self._runtime = runtime
+        self._set_axes(space)
         self._estimates: tuple[Estimate, ...] = ()
         self._predictor: Predictor | None = None
         self.is_out_of_promises = False
         self.prediction: Prediction | None = None
 
-    def extend(self, space: SearchSpace, estimates: Sequence[Estimate]) -> None:
-        """Go on with a space that holds more choices, and what these should do."""
-        self._space = space
+    def _set_axes(self, space: SearchSpace) -> None:
         self._axes = axes_of(space, self._runtime)
         self._priors = Priors(self._axes)
+        self._refused = [
+            refused_pairs(axis, self._axes[-1], space)
+            for axis in self._axes[:-1]
+            if space.conflicts
+        ]
+
+    def extend(self, space: SearchSpace, estimates: Sequence[Estimate]) -> None:
+        """Go on with a space that holds more choices, and what these should do."""
+        self._set_axes(space)
         self._estimates += tuple(
             estimate.model_copy(
                 update={"choice": space.components[estimate.component].offered(estimate.choice)}
@@ -94,7 +96,7 @@ class Decomposition:
         at = indices_of(alone, self._axes)
         if self._predictor is None or at is None:
             return 0.0
-        return self._predictor.forecast(np.array([at])).at(0).loss
+        return self._predictor.forecast([np.array([place]) for place in at]).at(0).loss
 
     def propose(
         self,
@@ -114,22 +116,23 @@ class Decomposition:
             reference.measured,
             trials,
             self._estimates,
-            with_ram=self._budget.ram_gb is not None,
+            self._budget,
         )
         self._predictor = predictor
-        rows = self._unmeasured(predictor, trials)
-        forecast = predictor.forecast(rows)
-        chance = probability_feasible(forecast, self._budget) * self._chance_to_run(rows, trials)
+        open_to = self._unmeasured(predictor, trials)
+        forecast = predictor.forecast(open_to.positions).of(open_to.is_open)
+        chance = probability_feasible(forecast, self._budget)
+        chance = chance * self._chance_to_run(open_to, trials)
 
         def row_may_fit(row: int) -> bool:
-            return may_fit(candidate_at(rows[row], self._axes))
+            return may_fit(open_to.candidate(row))
 
         row = self._most_promising(forecast, chance, trials, row_may_fit)
         self.is_out_of_promises = row is None
         if row is None:
             return None
         self.prediction = forecast.at(row)
-        return candidate_at(rows[row], self._axes)
+        return open_to.candidate(row)
 
     def _most_promising(
         self,
@@ -194,41 +197,32 @@ class Decomposition:
             default=None,
         )
 
-    def _unmeasured(self, predictor: Predictor, trials: Sequence[Trial]) -> Indices:
-        rows = self._combinations(predictor)
-        sizes = [len(axis.options) for axis in self._axes]
-        known = [at for t in trials if (at := indices_of(t.candidate, self._axes)) is not None]
-        codes = np.ravel_multi_index(tuple(rows.T), sizes)
-        done = np.ravel_multi_index(tuple(np.array(known).T), sizes)
-        rows = rows[~np.isin(codes, done)]
-        return rows[allowed(rows, self._axes, self._space)] if self._space.conflicts else rows
+    def _unmeasured(self, predictor: Predictor, trials: Sequence[Trial]) -> Combinations:
+        every = combinations(self._axes, self._refused, predictor.option_merits)
+        placed = (indices_of(trial.candidate, self._axes) for trial in trials)
+        return every.without(at for at in placed if at is not None)
 
-    def _combinations(self, predictor: Predictor) -> Indices:
-        """Every combination of options, or of those that fewest others of their axis beat."""
-        options = [np.arange(len(axis.options)) for axis in self._axes]
-        if prod(map(len, options)) > _MOST_COMBINATIONS:
-            options = [_least_beaten_first(predictor.option_merits(a)) for a in range(len(options))]
-        while prod(map(len, options)) > _MOST_COMBINATIONS:
-            longest = max(range(len(options)), key=lambda axis: len(options[axis]))
-            options[longest] = options[longest][:-1]
-        grid = np.meshgrid(*options, indexing="ij")
-        return np.stack([part.ravel() for part in grid], axis=1).astype(np.int64)
-
-    def _chance_to_run(self, rows: Indices, trials: Sequence[Trial]) -> Floats:
+    def _chance_to_run(self, open_to: Combinations, trials: Sequence[Trial]) -> Floats:
         """Lower for options that took part in failures and in nothing that ran."""
-        chance = np.ones(len(rows))
+        chance = np.ones(open_to.is_open.shape)
         placed = [(indices_of(trial.candidate, self._axes), trial) for trial in trials]
-        for axis in range(len(self._axes)):
+        for axis, positions in enumerate(open_to.positions):
             ran = {at[axis] for at, trial in placed if at and trial.measured is not None}
             failed = [at[axis] for at, trial in placed if at and trial.failure is not None]
             for option in set(failed) - ran:
-                chance[rows[:, axis] == option] /= 2 + failed.count(option)
-        return chance
+                chance /= np.where(positions == option, 2 + failed.count(option), 1)
+        return chance[open_to.is_open]
 
 
 def _first(worth: Floats, least: float, may_fit: Callable[[int], bool]) -> int | None:
     """The row of most worth, above ``least``, that may fit."""
-    for row in np.argsort(-worth, kind="stable"):
+    # The first mostly does, and sorting takes longer than finding it.
+    best = int(np.argmax(worth))
+    if worth[best] <= least:
+        return None
+    if may_fit(best):
+        return best
+    for row in np.argsort(-worth, kind="stable")[1:]:
         if worth[row] <= least:
             return None
         if may_fit(int(row)):
@@ -242,9 +236,3 @@ def _in_session(trial: Trial, calls_per_session: float | None) -> Trial:
         return trial
     measured = in_session(trial.measured, calls_per_session)
     return trial.model_copy(update={"measured": measured})
-
-
-def _least_beaten_first(merits: Floats) -> Indices:
-    """Positions of options, those first that fewest others are better than in every column."""
-    better = (merits[:, None, :] < merits[None, :, :]).all(axis=2).sum(axis=0)
-    return np.lexsort((merits[:, 2], better)).astype(np.int64)

@@ -10,14 +10,16 @@ does).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg.lapack import dposv, dtrtrs
 
-from autoquant.planner.axes import Axis, Indices
+from autoquant.planner.axes import Axis, Indices, Positions
 
 Floats = NDArray[np.float64]
 
@@ -25,6 +27,8 @@ _LINEARISATIONS = 6
 _SETTLED = 1e-3
 # Keeps a matrix that is nearly singular solvable.
 _JITTER = 1e-9
+# Squares of what is smaller than this share of the highest would vanish.
+_LEAST_EXPONENT = -300.0
 
 
 @dataclass(frozen=True)
@@ -81,15 +85,15 @@ class Effects:
     ) -> None:
         sizes = [len(mean) for mean in means]
         self._starts = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
-        self._prior_mean = np.concatenate(list(means))
+        self._active = np.concatenate(list(active))
+        self._prior_mean = np.where(self._active, np.concatenate(list(means)), 0.0)
         self._prior = np.zeros((sum(sizes), sum(sizes)))
         for start, covariance in zip(self._starts, covariances, strict=True):
             end = start + len(covariance)
             self._prior[start:end, start:end] = covariance
-        self._active = np.concatenate(list(active))
         self._power = power
-        self.mean = self._prior_mean.copy()
-        self.covariance = self._prior.copy()
+        self.mean = self._prior_mean
+        self.covariance = self._prior
         self.log_evidence = 0.0
 
     def fit(self, indices: Indices, values: Floats, noise: Floats) -> None:
@@ -102,52 +106,62 @@ class Effects:
         """
         if len(values) == 0:
             return
-        linear = self._power is None
-        for _ in range(1 if linear else _LINEARISATIONS):
-            before = self.mean
-            self._update(indices, values, noise)
-            if np.abs(self.mean - before).max() < _SETTLED:
+        places = (indices + self._starts).T
+        prior_mean, active = self._prior_mean[places], self._active[places]
+        # Only what was measured is needed until the weights have settled.
+        likeness = self._prior[places[:, :, None], places[:, None, :]]
+        unexplained = np.diag(noise**2 + _JITTER)
+        mean = self.mean[places]
+        steps = 1 if self._power is None else _LINEARISATIONS
+        for step in range(1, steps + 1):
+            fitted, weights = self._combined(mean, active)
+            residual = values - fitted + (weights * (mean - prior_mean)).sum(axis=0)
+            total = (weights[:, :, None] * likeness * weights[:, None, :]).sum(axis=0)
+            # LAPACK itself: what scipy.linalg does around it takes longer than a few dozen rows do.
+            factor, solved, failed = dposv(total + unexplained, residual, lower=True)
+            if failed:
+                raise np.linalg.LinAlgError(f"dposv returned {failed} for {len(values)} figures")
+            before = mean
+            mean = prior_mean + (likeness @ (weights * solved)[:, :, None])[:, :, 0]
+            if step == steps or np.abs(mean - before).max() < _SETTLED:
+                self._update(places, weights, solved, factor)
+                self.log_evidence = float(
+                    -0.5 * residual @ solved
+                    - np.log(np.diag(factor)).sum()
+                    - 0.5 * len(values) * np.log(2 * np.pi)
+                )
                 break
 
-    def _update(self, indices: Indices, values: Floats, noise: Floats) -> None:
-        fitted, weights = self._at(indices)
-        jacobian = np.zeros((len(values), len(self.mean)))
-        np.add.at(jacobian, (np.arange(len(values))[:, None], indices + self._starts), weights)
-        residual = values - fitted + jacobian @ (self.mean - self._prior_mean)
-        shared = self._prior @ jacobian.T
-        total = jacobian @ shared + np.diag(noise**2 + _JITTER)
-        factor = np.linalg.cholesky(total)
-        solved = np.linalg.solve(total, residual)
-        self.mean = self._prior_mean + shared @ solved
-        half = np.linalg.solve(factor, shared.T)
+    def _update(self, places: Indices, weights: Floats, solved: Floats, factor: Floats) -> None:
+        """Take over what was learned of the measured options, to all that are like them."""
+        shared = (self._prior[places] * weights[:, :, None]).sum(axis=0)
+        self.mean = self._prior_mean + solved @ shared
+        half, _ = dtrtrs(factor, shared, lower=True)
         self.covariance = self._prior - half.T @ half
-        self.log_evidence = float(
-            -0.5 * residual @ solved
-            - np.log(np.diag(factor)).sum()
-            - 0.5 * len(values) * np.log(2 * np.pi)
-        )
 
-    def mixture(self, indices: Indices) -> Floats:
-        """How far each row's figure is from that of one option alone: 0, or up to 1/2.
+    def mixture(self, positions: Positions) -> Floats:
+        """How far each candidate's figure is from that of one option alone: 0, or up to 1/2.
 
         Damages d1 and d2 make ``|d1 + d2|² = |d1|² + |d2|² + 2 d1·d2``. The effects do not know the
         last term: it moves the logarithm of the loss by the correlation of the damages times
         ``sqrt(w1 w2)``, where w are the shares of the squares.
         """
-        _, shares = self._at(indices)
-        return np.asarray(np.sqrt(np.maximum(0.0, (1.0 - (shares**2).sum(axis=1)) / 2)))
+        damages, _ = self._damages(positions)
+        squares = _summed(damage**2 for damage in damages)
+        whole = _summed(damages) ** 2
+        shares = squares / np.where(whole > 0, whole, 1.0)
+        return np.asarray(np.sqrt(np.maximum(0.0, (1.0 - shares) / 2)))
 
-    def predict(self, indices: Indices) -> tuple[Floats, Floats]:
-        """Mean and standard deviation of the figure at each row of ``indices``, (n, axes)."""
-        mean, weights = self._at(indices)
-        places = indices + self._starts
-        variance = np.zeros(len(indices))
-        axes = indices.shape[1]
-        for one in range(axes):
-            for other in range(one, axes):
-                shared = self.covariance[places[:, one], places[:, other]]
-                times = 1.0 if one == other else 2.0
-                variance += times * weights[:, one] * weights[:, other] * shared
+    def predict(self, positions: Positions) -> tuple[Floats, Floats]:
+        """Mean and standard deviation of the figure of the candidates at ``positions``."""
+        if self._power is None:
+            total = _summed(self.mean[place] for place in self._places(positions))
+            return total, np.sqrt(np.maximum(self._variances(positions), 0.0))
+        damages, highest = self._damages(positions)
+        total = _summed(damages)
+        with np.errstate(divide="ignore"):
+            mean = (np.log(total) + highest) / self._power
+        variance = self._variances(positions, damages) / np.where(total > 0, total, 1.0) ** 2
         return mean, np.sqrt(np.maximum(variance, 0.0))
 
     def of_axis(self, axis: int) -> tuple[Floats, Floats]:
@@ -157,21 +171,54 @@ class Effects:
         variance = np.diag(self.covariance)[start:end]
         return self.mean[start:end], np.sqrt(np.maximum(variance, 0.0))
 
-    def _at(self, indices: Indices) -> tuple[Floats, Floats]:
-        """The figure at the present means, and its derivative by each axis' effect."""
-        places = indices + self._starts
-        effects = self.mean[places]
-        active = self._active[places]
+    def _combined(self, effects: Floats, active: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+        """The figures that effects of shape (axes, n) make, and their derivatives by each."""
         if self._power is None:
-            return np.where(active, effects, 0.0).sum(axis=1), active.astype(np.float64)
-        scaled = np.where(active, self._power * effects, -np.inf)
-        highest = scaled.max(axis=1, keepdims=True)
-        highest = np.where(np.isfinite(highest), highest, 0.0)
-        shares = np.exp(scaled - highest)
-        total = shares.sum(axis=1, keepdims=True)
-        with np.errstate(divide="ignore"):
-            value = (np.log(total) + highest)[:, 0] / self._power
-        return value, shares / np.where(total > 0, total, 1.0)
+            return effects.sum(axis=0), active.astype(np.float64)
+        damages, highest = _damages(effects, active, self._power)
+        total = _summed(damages)
+        return (np.log(total) + highest) / self._power, np.stack(damages) / total
+
+    def _damages(self, positions: Positions) -> tuple[list[Floats], float]:
+        places = self._places(positions)
+        assert self._power is not None
+        effects = [self.mean[place] for place in places]
+        return _damages(effects, [self._active[place] for place in places], self._power)
+
+    def _variances(self, positions: Positions, weights: Sequence[Floats] | None = None) -> Floats:
+        """Of sums of effects: those of pairs of axes first, as they are far fewer."""
+        places = self._places(positions)
+        variance: Floats = np.zeros(())
+        for last, place in enumerate(places):
+            for first in range(last + 1):
+                pair = self.covariance[places[first], place]
+                if weights is not None:
+                    pair = weights[first] * weights[last] * pair
+                variance = variance + (pair if first == last else 2.0 * pair)
+        return variance
+
+    def _places(self, positions: Positions) -> list[Indices]:
+        return [start + at for start, at in zip(self._starts, positions, strict=True)]
+
+
+def _damages(
+    effects: Iterable[Floats], active: Iterable[NDArray[np.bool_]], power: float
+) -> tuple[list[Floats], float]:
+    """Logarithmic losses to the power, as shares of the highest, whose logarithm comes with them.
+
+    What is not ``active`` does no damage.
+    """
+    pairs = [(power * effect, on) for effect, on in zip(effects, active, strict=True)]
+    highest = max(float(np.max(scaled, where=on, initial=-np.inf)) for scaled, on in pairs)
+    highest = highest if np.isfinite(highest) else 0.0
+    return [
+        np.where(on, np.exp(np.maximum(scaled - highest, _LEAST_EXPONENT)), 0.0)
+        for scaled, on in pairs
+    ], highest
+
+
+def _summed(parts: Iterable[Floats]) -> Floats:
+    return reduce(np.add, parts)
 
 
 def averaged(posteriors: Sequence[Effects], weights: Floats) -> Effects:

@@ -9,11 +9,13 @@ learned.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
 
 import numpy as np
+from numpy.typing import NDArray
 
-from autoquant.planner.axes import Indices, indices_of
+from autoquant.planner.axes import Indices, Positions, indices_of
 from autoquant.planner.budget import Budget
 from autoquant.planner.effects import Effects, Floats
 from autoquant.planner.latency_forecast import LatencyPredictor
@@ -43,15 +45,15 @@ _SHARE_OF_LARGEST = 0.1
 
 @dataclass(frozen=True)
 class Forecast:
-    """Predictions for rows of candidates: means, and standard deviations of what they may be off.
+    """Predictions for candidates: means, and standard deviations of what they may be off.
 
     Attributes:
         log_loss: Logarithm of the loss before the noise floor is taken off.
         floor: The noise floor.
         peak_gb: Most memory in a call, in GiB.
         latency_s: Wall seconds of a call.
-        load_peak_gb: Most memory while loading, in GiB.
-        ram_gb: Most host memory while loading and calling, in GiB, if it is wanted.
+        load_peak_gb: Most memory while loading, in GiB, where it is limited.
+        ram_gb: Most host memory while loading and calling, in GiB, where it is limited.
     """
 
     log_loss: Floats
@@ -61,10 +63,17 @@ class Forecast:
     peak_gb_sd: Floats
     latency_s: Floats
     latency_s_sd: Floats
-    load_peak_gb: Floats
-    load_peak_gb_sd: Floats
+    load_peak_gb: Floats | None = None
+    load_peak_gb_sd: Floats | None = None
     ram_gb: Floats | None = None
     ram_gb_sd: Floats | None = None
+
+    def of(self, chosen: NDArray[np.bool_]) -> Forecast:
+        """The candidates that are ``chosen``, one after the other."""
+        figures = {
+            name: figure[chosen] for name, figure in vars(self).items() if np.ndim(figure) > 0
+        }
+        return replace(self, **figures)
 
     def limited(self, budget: Budget) -> Iterator[tuple[float, Floats, Floats]]:
         """Each limit on memory and latency, with the mean and the deviation of what it limits."""
@@ -80,7 +89,7 @@ class Forecast:
 
     def missed_share(self, budget: Budget) -> Floats:
         """Sum of the shares by which the means miss the limits on memory and latency."""
-        missed = np.zeros(len(self.peak_gb))
+        missed = np.zeros_like(self.peak_gb)
         for limit, mean, _ in self.limited(budget):
             missed += np.maximum(0.0, mean / limit - 1)
         return missed
@@ -106,7 +115,7 @@ class Predictor:
         reference: The measurement of the candidate that changes nothing.
         trials: What was measured; those that are not of the space are left out.
         estimates: What cheaper measurements say of choices alone.
-        with_ram: Whether host memory is predicted too.
+        budget: What it limits of loading and of host memory is predicted too.
     """
 
     def __init__(
@@ -115,8 +124,7 @@ class Predictor:
         reference: Measured,
         trials: Sequence[Trial],
         estimates: Sequence[Estimate] = (),
-        *,
-        with_ram: bool = False,
+        budget: Budget | None = None,
     ) -> None:
         self._estimates = estimates
         self._priors = priors
@@ -128,40 +136,40 @@ class Predictor:
         self._measured = [measured for _, measured in known]
         self._floor = reference.noise_floor
         self._held, self._held_sd = self._fit_weights()
-        held, _ = self._held_at(np.zeros((1, len(axes)), dtype=np.int64))
+        held, _ = self._held_at(np.zeros((len(axes), 1), dtype=np.int64))
         self._base_gb = max(reference.peak_gb - held[0], _LEAST_ACTIVATIONS * reference.peak_gb)
         self._activations = self._fit_activations()
         self._seconds = LatencyPredictor(priors, reference, self._indices, self._measured)
-        self._load_peak = self._fit_load_peak()
-        self._ram = None
-        if with_ram and reference.ram_gb is not None:
+        self._load_peak = self._ram = None
+        if budget and budget.load_peak_gb is not None:
+            self._load_peak = self._fit_load_peak()
+        if budget and budget.ram_gb is not None and reference.ram_gb is not None:
             self._ram = RamPredictor(priors, reference, self._held, self._indices, self._measured)
         self.power, self._loss = self._fit_loss()
         self._off = _spreads_off(trials, self._floor)
 
-    def forecast(self, indices: Indices) -> Forecast:
-        """Predict the candidates at ``indices``, shape (n, axes)."""
-        reference = self._reference
-        held, held_sd = self._held_at(indices)
-        active, active_sd = self._activations.predict(indices)
-        seconds, seconds_sd = self._seconds.predict(indices)
-        loading, loading_sd = self._load_peak.predict(indices)
-        log_loss, log_loss_sd = self._loss.predict(indices)
+    def forecast(self, positions: Positions) -> Forecast:
+        """Predict the candidates at ``positions``."""
+        held, held_sd = self._held_at(positions)
+        active, active_sd = self._activations.predict(positions)
+        seconds, seconds_sd = self._seconds.predict(positions)
+        loading, loading_sd = self._load_peak_at(positions)
+        log_loss, log_loss_sd = self._loss.predict(positions)
         base = self._base_gb
-        active_sd = np.hypot(active_sd, self._unseen_together(indices))
+        active_sd = np.hypot(active_sd, self._unseen_together(positions))
         peak_sd = np.hypot(np.hypot(active_sd, _ACTIVATION_NOISE) * base, held_sd)
-        ram, ram_sd = (None, None) if self._ram is None else self._ram.predict(indices)
+        ram, ram_sd = (None, None) if self._ram is None else self._ram.predict(positions)
         return Forecast(
             log_loss=np.maximum(log_loss, np.log(self._least_loss)),
-            log_loss_sd=np.hypot(log_loss_sd, self._unexplained(self._loss, indices))
+            log_loss_sd=np.hypot(log_loss_sd, self._unexplained(self._loss, positions))
             * self._off["loss"],
             floor=max(self._floor, _NO_LOSS),
             peak_gb=held + base * (1 + active),
             peak_gb_sd=peak_sd * self._off["peak"],
             latency_s=seconds,
             latency_s_sd=seconds_sd * self._off["latency"],
-            load_peak_gb=reference.load_peak_gb * (1 + loading),
-            load_peak_gb_sd=reference.load_peak_gb * np.hypot(loading_sd, _ACTIVATION_NOISE),
+            load_peak_gb=loading,
+            load_peak_gb_sd=loading_sd,
             ram_gb=ram,
             ram_gb_sd=ram_sd,
         )
@@ -202,32 +210,32 @@ class Predictor:
                     noise.append(max(_WEIGHTS_NOISE, estimate.component_gb_sd / whole))
                     rows = np.vstack([rows, [[axis.position[estimate.choice]]]])
             effects.fit(rows, np.array(shares), np.array(noise))
-            mean, sd = effects.predict(np.arange(len(axis.options))[:, None])
+            mean, sd = effects.predict([np.arange(len(axis.options))])
             held.append(whole * (1 + mean))
             spread.append(whole * sd)
         return held, spread
 
-    def _held_at(self, indices: Indices) -> tuple[Floats, Floats]:
+    def _held_at(self, positions: Positions) -> tuple[Floats, Floats]:
         """GiB on the device while a call runs, as far as components and offload tell."""
-        held = np.stack([self._held[a][indices[:, a]] for a in range(len(self._axes))])
-        variance = sum(self._held_sd[a][indices[:, a]] ** 2 for a in range(len(self._axes)))
+        held = [gb[at] for gb, at in zip(self._held, positions, strict=True)]
+        deviations = [sd[at] for sd, at in zip(self._held_sd, positions, strict=True)]
         known = self._reference.component_gb
         others = [gb for name, gb in known.items() if name not in {a.name for a in self._axes}]
         rest = self._reference.weights_gb - sum(known.values()) + sum(others)
-        largest = np.maximum(held.max(axis=0), max(others, default=0.0))
+        largest = np.maximum(reduce(np.maximum, held), max(others, default=0.0))
         offload = np.array(
             [getattr(option, "offload", "none") for option in self._axes[-1].options]
-        )[indices[:, -1]]
+        )[positions[-1]]
         there = np.where(
             offload == "none",
-            held.sum(axis=0) + rest,
+            reduce(np.add, held) + rest,
             np.where(offload == "model", largest, _SHARE_OF_LARGEST * largest),
         )
-        return there, np.sqrt(variance)
+        return there, np.sqrt(reduce(np.add, (sd**2 for sd in deviations)))
 
     def _fit_activations(self) -> Effects:
         base = self._base_gb
-        held, _ = self._held_at(self._indices)
+        held, _ = self._held_at(self._indices.T)
         shares = [
             (measured.peak_gb - known) / base - 1
             for measured, known in zip(self._measured, held, strict=True)
@@ -236,7 +244,7 @@ class Predictor:
             self._priors.activations(), shares, np.full(len(shares), _ACTIVATION_NOISE)
         )
 
-    def _unseen_together(self, indices: Indices) -> Floats:
+    def _unseen_together(self, positions: Positions) -> Floats:
         """How far a lever's effect on the activations may be off where it was not seen.
 
         The peak is the largest of several stages, and a lever acts on one of them: what it saves
@@ -247,8 +255,8 @@ class Predictor:
         mean, _ = self._activations.of_axis(levers)
         seen = np.zeros((len(self._axes[largest].options), len(mean)), dtype=bool)
         seen[self._indices[:, largest], self._indices[:, levers]] = True
-        known = seen[indices[:, largest], indices[:, levers]]
-        return np.where(known, 0.0, np.abs(mean)[indices[:, levers]])
+        known = seen[positions[largest], positions[levers]]
+        return np.where(known, 0.0, np.abs(mean)[positions[levers]])
 
     def _fit_load_peak(self) -> Effects:
         base = self._reference.load_peak_gb
@@ -256,6 +264,13 @@ class Predictor:
         return self._fit(
             self._priors.activations(), shares, np.full(len(shares), _ACTIVATION_NOISE)
         )
+
+    def _load_peak_at(self, positions: Positions) -> tuple[Floats | None, Floats | None]:
+        if self._load_peak is None:
+            return None, None
+        base = self._reference.load_peak_gb
+        share, sd = self._load_peak.predict(positions)
+        return base * (1 + share), base * np.hypot(sd, _ACTIVATION_NOISE)
 
     def _fit(self, effects: Effects, values: Sequence[float], noise: Floats) -> Effects:
         effects.fit(self._indices, np.array(values), noise)
@@ -281,7 +296,7 @@ class Predictor:
         for effects in fits.values():
             # A loss that stands for none says no more than that it is small.
             for _ in range(2):
-                noise = np.where(raw > self._least_loss, self._unexplained(effects, rows), 0.5)
+                noise = np.where(raw > self._least_loss, self._unexplained(effects, rows.T), 0.5)
                 noise[len(noise) - len(estimated) :] = [it.log_loss_sd for it in estimated]
                 noise[: len(undrawn)] = np.hypot(noise[: len(undrawn)], undrawn)
                 effects.fit(rows, values, noise)
@@ -296,8 +311,8 @@ class Predictor:
         return row
 
     @staticmethod
-    def _unexplained(effects: Effects, indices: Indices) -> Floats:
-        return np.hypot(_LOSS_NOISE, _CORRELATION * effects.mixture(indices))
+    def _unexplained(effects: Effects, positions: Positions) -> Floats:
+        return np.hypot(_LOSS_NOISE, _CORRELATION * effects.mixture(positions))
 
 
 def raw_loss(measured: Measured) -> float:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from autoquant.planner.axes import Indices
+from autoquant.planner.axes import Indices, Positions
 from autoquant.planner.effects import Floats, averaged
 from autoquant.planner.measurement import Measured
 from autoquant.planner.priors import Priors
@@ -48,9 +48,9 @@ class LatencyPredictor:
         self._scatter = float(np.sqrt(weights @ np.square(_SCATTERS)))
         self._effects = averaged(fits, weights)
 
-    def predict(self, indices: Indices) -> tuple[Floats, Floats]:
-        """Mean and standard deviation in seconds for the candidates at ``indices``, (n, axes)."""
-        added, sd = self._effects.predict(indices)
+    def predict(self, positions: Positions) -> tuple[Floats, Floats]:
+        """Mean and standard deviation in seconds for the candidates at ``positions``."""
+        added, sd = self._effects.predict(positions)
         times = np.maximum(0.0, 1 + added)
         return self._reference_s * times, self._reference_s * np.hypot(sd, self._scatter * times)
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from autoquant.planner.axes import Indices
+from autoquant.planner.axes import Indices, Positions
 from autoquant.planner.effects import Floats
 from autoquant.planner.measurement import Measured
 from autoquant.planner.priors import Priors
@@ -46,35 +46,35 @@ class RamPredictor:
         self._is_host = reference.counter.startswith(_HOST)
         self._held_gb = held_gb
         self._scale_gb = max(reference.ram_gb, sum(self._whole_gb.values()))
-        unchanged = np.zeros((1, len(self._axes)), dtype=np.int64)
+        unchanged = np.zeros((len(self._axes), 1), dtype=np.int64)
         self._beside_gb = reference.ram_gb - float(self._weights(unchanged)[0])
         known = np.array([m.ram_gb is not None for m in measured], dtype=bool)
         taken = np.array([m.ram_gb for m in measured if m.ram_gb is not None])
         rows = indices[known]
-        shares = (taken - self._weights(rows) - self._beside_gb) / self._scale_gb
+        shares = (taken - self._weights(rows.T) - self._beside_gb) / self._scale_gb
         fits = {noise: priors.ram() for noise in _NOISES}
         for noise, effects in fits.items():
             effects.fit(rows, shares, np.full(len(shares), noise))
         self._noise = max(fits, key=lambda noise: fits[noise].log_evidence)
         self._effects = fits[self._noise]
 
-    def predict(self, indices: Indices) -> tuple[Floats, Floats]:
-        """Mean and standard deviation in GiB for the candidates at ``indices``, (n, axes)."""
-        mean, sd = self._effects.predict(indices)
-        expected = self._weights(indices) + self._beside_gb + self._scale_gb * mean
+    def predict(self, positions: Positions) -> tuple[Floats, Floats]:
+        """Mean and standard deviation in GiB for the candidates at ``positions``."""
+        mean, sd = self._effects.predict(positions)
+        expected = self._weights(positions) + self._beside_gb + self._scale_gb * mean
         return expected, self._scale_gb * np.hypot(sd, self._noise)
 
-    def _weights(self, indices: Indices) -> Floats:
+    def _weights(self, positions: Positions) -> Floats:
         """Most GiB of weights at a time."""
         place = {axis.name: number for number, axis in enumerate(self._axes)}
-        kept, highest = np.zeros(len(indices)), np.zeros(len(indices))
+        kept = highest = np.zeros_like(positions[-1], dtype=np.float64)
         for name, whole in self._whole_gb.items():
             highest = np.maximum(highest, kept + whole)
             axis = place.get(name)
-            kept = kept + (whole if axis is None else self._held_gb[axis][indices[:, axis]])
+            kept = kept + (whole if axis is None else self._held_gb[axis][positions[axis]])
         if self._is_host:
             return highest
         runtimes = self._axes[-1].options
         offloads = np.array([getattr(runtime, "offload", "none") for runtime in runtimes])
         largest = max(self._whole_gb.values(), default=0.0)
-        return np.where(offloads[indices[:, -1]] == "none", largest, highest)
+        return np.where(offloads[positions[-1]] == "none", largest, highest)

@@ -75,10 +75,10 @@ def test_weights_that_stay_in_ram_are_counted_before_anything_is_measured_there(
         Priors(axes),
         reference,
         [Trial(number=0, candidate=unchanged, measured=reference)],
-        with_ram=True,
+        budget=Budget.of(ram_gb=64),
     )
     for what in (unchanged, candidate("none", "none", "model"), candidate("fake:int8", "none")):
-        forecast = predictor.forecast(np.array([indices_of(what, axes)]))
+        forecast = predictor.forecast(np.array([indices_of(what, axes)]).T)
         assert forecast.ram_gb is not None
         assert forecast.ram_gb[0] == pytest.approx(machine.measure(what).ram_gb, abs=1.0)
 

@@ -223,7 +223,7 @@ def test_an_estimate_counts_as_far_as_it_may_be_off() -> None:
             loss=0.2,
             log_loss_sd=log_loss_sd,
         )
-        return Predictor(Priors(axes), reference, trials, [sure]).forecast(rows)
+        return Predictor(Priors(axes), reference, trials, [sure]).forecast(rows.T)
 
     sure, unsure = forecast(0.0, 0.1), forecast(0.4, 0.8)
     assert unsure.peak_gb_sd[0] > 1.1 * sure.peak_gb_sd[0]
