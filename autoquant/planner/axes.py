@@ -66,6 +66,13 @@ class Axis:
         }
 
     @cached_property
+    def failing_alike(self) -> tuple[tuple[str, ...], ...]:
+        """Labels of what fails for one reason: an option, a scheme, a value of a lever."""
+        each = tuple(str(place) for place in range(len(self.options)))
+        kinds = self.labels if self.name == RUNTIME else ["scheme"]
+        return (each, *(self.labels[kind] for kind in kinds))
+
+    @cached_property
     def bits(self) -> NDArray[np.float64]:
         """Bits of a weight under each option, as far as its name says."""
         return np.array(

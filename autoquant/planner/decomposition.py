@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -203,14 +204,17 @@ class Decomposition:
         return every.without(at for at in placed if at is not None)
 
     def _chance_to_run(self, open_to: Combinations, trials: Sequence[Trial]) -> Floats:
-        """Lower for options that took part in failures and in nothing that ran."""
+        """Lower for options and schemes that took part in failures and in nothing that ran."""
         chance = np.ones(open_to.is_open.shape)
         placed = [(indices_of(trial.candidate, self._axes), trial) for trial in trials]
-        for axis, positions in enumerate(open_to.positions):
-            ran = {at[axis] for at, trial in placed if at and trial.measured is not None}
-            failed = [at[axis] for at, trial in placed if at and trial.failure is not None]
-            for option in set(failed) - ran:
-                chance /= np.where(positions == option, 2 + failed.count(option), 1)
+        for place, (axis, positions) in enumerate(zip(self._axes, open_to.positions, strict=True)):
+            ran = {at[place] for at, trial in placed if at and trial.measured is not None}
+            failed = [at[place] for at, trial in placed if at and trial.failure is not None]
+            for labels in axis.failing_alike:
+                good = {labels[option] for option in ran}
+                bad = Counter(labels[option] for option in failed)
+                shares = [1 / (2 + bad[it]) if it in bad.keys() - good else 1.0 for it in labels]
+                chance *= np.array(shares)[positions]
         return chance[open_to.is_open]
 
 

@@ -97,6 +97,18 @@ def test_an_option_that_only_failed_is_passed_over_for_one_that_may_run() -> Non
     assert any(t.candidate.components["transformer"].scheme == "fake:int4" for t in fitting)
 
 
+def test_a_scheme_that_fails_in_one_way_is_not_tried_in_every_other() -> None:
+    decomposition = Decomposition(SPACE, Runtime(), Budget.of(vram_gb=2.4))
+    finished: dict[str, Trial] = {}
+    while (proposed := decomposition.propose(finished)) is not None:
+        trial = answer(len(finished), proposed)
+        if any(choice.scheme == "fake:int4" for choice in proposed.components.values()):
+            trial = Trial(number=len(finished), candidate=proposed, failure="crashed")
+        finished[proposed.key] = trial
+    failed = [trial for trial in finished.values() if trial.failure is not None]
+    assert len(failed) <= 5
+
+
 def test_a_space_too_large_to_enumerate_loses_its_worst_options_first() -> None:
     schemes = ("none", *(f"fake{place}:int{2 + place % 7}" for place in range(60)))
     names = ("transformer", "text_encoder", "text_encoder_2")
