@@ -41,9 +41,11 @@ class Replay:
         self.draw(record)
         return record.answer
 
-    def compare(self, candidate: Candidate, workload: Workload) -> Comparison:
+    def compare(
+        self, candidate: Candidate, workload: Workload, *, timed: bool = True
+    ) -> Comparison:
         time.sleep(PHASE_S)
-        record = self._study.read_comparison(candidate, workload)
+        record = self._study.read_comparison(candidate, workload, timed)
         if record is None or record.comparison is None:
             raise CandidateFailed("it was not recorded" if record is None else str(record.failure))
         return record.comparison

@@ -87,7 +87,7 @@ def build_pipeline(
     loader: ComponentLoader,
     candidate: Candidate,
     device: torch.device,
-    first: Sequence[BuiltComponent] = (),
+    kept: Sequence[BuiltComponent] = (),
     host: HostMemory | None = None,
 ) -> BuiltPipeline:
     """Load every component, largest first, quantizing each before the next is loaded.
@@ -96,7 +96,8 @@ def build_pipeline(
         loader: Where the components come from.
         candidate: What is done to them.
         device: Where they go.
-        first: The first of them, as they were built before and nothing has changed since.
+        kept: Some of them, as they were built before and nothing has changed since. The peaks are
+            right if they are the first.
         host: Watches host memory meanwhile.
 
     Raises:
@@ -105,13 +106,17 @@ def build_pipeline(
     announce("load")
     runtime = candidate.runtime
     dtype = getattr(torch, runtime.compute_dtype)
-    built = list(first)
-    peak_before = built[-1].load_peak_bytes if built else 0
-    if host is not None and built:
-        host.reached(built[-1].host_peak_bytes)
-    kept = {component.name: component.module for component in built}
-    with on_device(device), counter_for(device).watch(*kept.values()) as reading:
-        for name in list(loader.sizes)[len(built) :]:
+    known = {component.name: component for component in kept}
+    built: list[BuiltComponent] = []
+    peak_before = kept[-1].load_peak_bytes if kept else 0
+    if host is not None and kept:
+        host.reached(kept[-1].host_peak_bytes)
+    there = [component.module for component in kept]
+    with on_device(device), counter_for(device).watch(*there) as reading:
+        for name in loader.sizes:
+            if name in known:
+                built.append(known[name])
+                continue
             choice = candidate.components.get(name, Choice())
             module, quantized = _load(loader, name, choice, dtype, reading)
             # Weights that are offloaded arrive on the device when the pipeline is called.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from autoquant.planner.memory_faults import (
     out_of_memory,
 )
 from autoquant.planner.phases import announce
+from autoquant.planner.prompt_embeddings import PromptEmbeddings
 from autoquant.planner.racer import Racer
 from autoquant.planner.racing import Race, Run
 from autoquant.planner.references import Reference, make_reference
@@ -42,6 +43,7 @@ from autoquant.planner.timed_workload import (
 )
 from autoquant.planner.workload import Workload
 from autoquant.search_spaces.layer_groups import Calls, watch_calls
+from autoquant.search_spaces.levers import denoisers
 from autoquant.search_spaces.linears import linears
 from autoquant.search_spaces.quantize import QuantizedLayers
 
@@ -85,6 +87,7 @@ class DeviceEvaluator:
         self._unquantized = unquantized
         self._idle_bytes = host.idle_bytes
         self._kept = KeptComponents()
+        self._embeddings = PromptEmbeddings()
         with on_device(device):
             with host, _faults_as_refusals(reference.pipeline):
                 warm = warm_up(reference, workload, device)
@@ -115,17 +118,22 @@ class DeviceEvaluator:
             drawn = draw_workload(built, warm, workload, self._device, *stops)
         return self._answer(candidate, built, drawn, host, racer)
 
-    def compare(self, candidate: Candidate, workload: Workload) -> Comparison:
+    def compare(
+        self, candidate: Candidate, workload: Workload, *, timed: bool = True
+    ) -> Comparison:
         """Compare a candidate's images of ``workload`` with the reference.
 
         It is drawn as it will run, compiled where the candidate says so; no memory is counted.
+        Where it is not ``timed``, text that the same encoders have encoded is not encoded again.
 
         Raises:
             CandidateFailed: It cannot be quantized as asked, or draws a degenerate image.
         """
         reference = self._reference(workload)
         with self._measuring():
-            built = self._build(candidate)
+            built = self._build_uncounted(candidate)
+            if not timed:
+                self._embeddings.lend_to(built.pipeline, _text_encoders(candidate, built))
             images, seconds, compile_s = draw_as_it_runs(built, workload, self._device)
         announce("score")
         reference.check(images)
@@ -137,7 +145,7 @@ class DeviceEvaluator:
             fidelity=scores,
             metric=self._deciding_metric,
             noise_floor=floor,
-            seconds=seconds,
+            seconds=seconds if timed else (),
             compile_s=compile_s,
         )
 
@@ -159,21 +167,33 @@ class DeviceEvaluator:
                 yield
         except BaseException:
             self._kept.drop()
+            self._embeddings.drop()
             raise
 
-    def _build(self, candidate: Candidate, host: HostMemory | None = None) -> BuiltPipeline:
+    def _build(self, candidate: Candidate, host: HostMemory) -> BuiltPipeline:
+        self._embeddings.drop()
         first = self._kept.beginning(self._loader.sizes, candidate)
+        self._clear()
+        built = build_pipeline(self._loader, candidate, self._device, first, host)
+        self._kept.keep(built, are_counted=True)
+        return built
+
+    def _build_uncounted(self, candidate: Candidate) -> BuiltPipeline:
+        kept = self._kept.matching(candidate)
+        self._clear()
+        built = build_pipeline(self._loader, candidate, self._device, kept)
+        self._kept.keep(built, are_counted=False)
+        return built
+
+    def _clear(self) -> None:
         release_memory(self._device)
         give_back_host_memory()
         torch.compiler.reset()
-        built = build_pipeline(self._loader, candidate, self._device, first, host)
-        self._kept.keep(built)
-        return built
 
     def _reference(self, workload: Workload) -> Reference:
         if workload.key not in self._references:
             with on_device(self._device), attention_restored():
-                pipeline = self._build(self._unquantized).pipeline
+                pipeline = self._build_uncounted(self._unquantized).pipeline
                 made = make_reference(pipeline, workload, self._metrics)
             self._references[workload.key] = made
         return self._references[workload.key]
@@ -271,6 +291,13 @@ def _faults_as_failures(device: torch.device) -> Iterator[None]:
         if is_out_of_memory(error) or is_out_of_host_memory(error):
             raise out_of_memory(error, device) from error
         raise CandidateFailed(f"{type(error).__name__}: {first_line(error)}") from error
+
+
+def _text_encoders(candidate: Candidate, built: BuiltPipeline) -> Hashable:
+    """What decides how a prompt is encoded: all that is not a denoiser."""
+    others = built.modules.keys() - denoisers(built.modules)
+    choices = ((name, candidate.components.get(name)) for name in sorted(others))
+    return (*choices, candidate.runtime)
 
 
 def _home(model_class: type[torch.nn.Module]) -> str:

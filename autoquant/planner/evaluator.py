@@ -26,8 +26,12 @@ class Evaluator(Protocol):
 class Comparer(Protocol):
     """Compares candidates with the unquantized pipeline on any workload."""
 
-    def compare(self, candidate: Candidate, workload: Workload) -> Comparison:
+    def compare(
+        self, candidate: Candidate, workload: Workload, *, timed: bool = True
+    ) -> Comparison:
         """Draw ``workload`` with one candidate, as it will run, and score the images.
+
+        What is not ``timed`` may take text embeddings that were computed before.
 
         Raises:
             CandidateFailed: It could not be drawn; the message is the reason.

@@ -142,7 +142,7 @@ class LayerStudy:
             )
             alone = GroupLoss(group=group.name, layers=group.layers, weights=group.weights)
             try:
-                drawn = self._comparer.compare(candidate, self._workload)
+                drawn = self._comparer.compare(candidate, self._workload, timed=False)
             except CandidateFailed as failure:
                 losses.append(alone.model_copy(update={"failure": str(failure)}))
                 continue

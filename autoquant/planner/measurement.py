@@ -76,7 +76,8 @@ class Comparison(BaseModel):
         fidelity: Every metric against the reference images of that workload.
         metric: The deciding metric.
         noise_floor: Loss of the reference against itself on that workload.
-        seconds: Wall seconds of each pipeline call but the first, which warms up.
+        seconds: Wall seconds of each pipeline call but the first, which warms up; none where it was
+            not timed.
         compile_s: Seconds that compiling took.
     """
 

@@ -50,8 +50,15 @@ class ComparedRecord(BaseModel):
 
     candidate: Candidate
     workload: Workload
+    timed: bool = True
     comparison: Comparison | None = None
     failure: str | None = None
+
+    @property
+    def key(self) -> str:
+        """A short name for what was asked."""
+        asked = self.workload.key + ("" if self.timed else " untimed")
+        return f"{self.candidate.digest}-{hashlib.sha256(asked.encode()).hexdigest()[:16]}"
 
 
 class MeasurementStore:
@@ -78,11 +85,13 @@ class MeasurementStore:
         """
         _write(self._path(record.candidate), record)
 
-    def read_comparison(self, candidate: Candidate, workload: Workload) -> ComparedRecord | None:
+    def read_comparison(
+        self, candidate: Candidate, workload: Workload, timed: bool = True
+    ) -> ComparedRecord | None:
         """How ``candidate`` did on ``workload``, or ``None`` if nobody knows."""
-        record = _read(self._comparison(candidate, workload), ComparedRecord)
-        same = record is not None and (record.candidate, record.workload) == (candidate, workload)
-        return record if same else None
+        wanted = ComparedRecord(candidate=candidate, workload=workload, timed=timed)
+        record = _read(self._comparison(wanted), ComparedRecord)
+        return record if record is not None and record.key == wanted.key else None
 
     def write_comparison(self, record: ComparedRecord) -> None:
         """Keep a comparison.
@@ -90,7 +99,7 @@ class MeasurementStore:
         Raises:
             InputError: The file cannot be written.
         """
-        _write(self._comparison(record.candidate, record.workload), record)
+        _write(self._comparison(record), record)
 
     def copy(self, record: Record, source: MeasurementStore) -> None:
         """Keep a record of another store, and its images where they are whole.
@@ -125,9 +134,8 @@ class MeasurementStore:
     def _path(self, candidate: Candidate) -> Path:
         return self.root / "trials" / f"{candidate.digest}.json"
 
-    def _comparison(self, candidate: Candidate, workload: Workload) -> Path:
-        digest = hashlib.sha256(workload.model_dump_json().encode()).hexdigest()[:16]
-        return self.root / "comparisons" / f"{candidate.digest}-{digest}.json"
+    def _comparison(self, record: ComparedRecord) -> Path:
+        return self.root / "comparisons" / f"{record.key}.json"
 
 
 def image_hashes(directory: Path) -> dict[str, str]:

@@ -58,6 +58,7 @@ class Compare(_Message):
     order: Literal["compare"] = "compare"
     candidate: Candidate
     workload: Workload
+    timed: bool = True
 
 
 class Failed(_Message):

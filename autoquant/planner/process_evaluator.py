@@ -114,13 +114,15 @@ class ProcessEvaluator:
             return reply
         raise _as_error(reply)
 
-    def compare(self, candidate: Candidate, workload: Workload) -> Comparison:
+    def compare(
+        self, candidate: Candidate, workload: Workload, *, timed: bool = True
+    ) -> Comparison:
         """Compare one candidate with the unquantized pipeline on any workload.
 
         Raises:
             CandidateFailed: It could not be drawn, or took the worker down with it.
         """
-        reply = self._ask(Compare(candidate=candidate, workload=workload))
+        reply = self._ask(Compare(candidate=candidate, workload=workload, timed=timed))
         if isinstance(reply, Comparison):
             return reply
         raise _as_error(reply)

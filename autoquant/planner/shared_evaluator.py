@@ -36,7 +36,9 @@ class SharedEvaluator:
             raise CandidateFailed(record.failure or "", record.bound_gb)
         return record.answer
 
-    def compare(self, candidate: Candidate, workload: Workload) -> Comparison:
+    def compare(
+        self, candidate: Candidate, workload: Workload, *, timed: bool = True
+    ) -> Comparison:
         """Compare on any workload, unless someone has done that.
 
         Nobody claims a comparison: it takes less than a trial, and two that draw the same at one
@@ -45,11 +47,11 @@ class SharedEvaluator:
         Raises:
             CandidateFailed: It could not be drawn, by whomever.
         """
-        record = self._shared.comparison(candidate, workload)
+        record = self._shared.comparison(candidate, workload, timed)
         if record is None:
-            record = ComparedRecord(candidate=candidate, workload=workload)
+            record = ComparedRecord(candidate=candidate, workload=workload, timed=timed)
             try:
-                comparison = self._own.compare(candidate, workload)
+                comparison = self._own.compare(candidate, workload, timed=timed)
                 record = record.model_copy(update={"comparison": comparison})
             except CandidateFailed as failure:
                 record = record.model_copy(update={"failure": redacted(str(failure))})

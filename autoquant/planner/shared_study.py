@@ -8,7 +8,6 @@ itself, from what is in the ledger.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import threading
 import time
@@ -222,9 +221,12 @@ class SharedStudy:
         with contextlib.suppress(ValueError):
             self._study.tell(number, state=TrialState.FAIL)
 
-    def comparison(self, candidate: Candidate, workload: Workload) -> ComparedRecord | None:
+    def comparison(
+        self, candidate: Candidate, workload: Workload, timed: bool = True
+    ) -> ComparedRecord | None:
         """How a candidate did on a workload, if someone has drawn it."""
-        text = self._study.user_attrs.get(_comparison_key(candidate, workload))
+        wanted = ComparedRecord(candidate=candidate, workload=workload, timed=timed)
+        text = self._study.user_attrs.get(_comparison_key(wanted))
         if text is None:
             return None
         try:
@@ -235,8 +237,7 @@ class SharedStudy:
 
     def keep_comparison(self, record: ComparedRecord) -> None:
         """Let everybody know how a candidate did on a workload."""
-        key = _comparison_key(record.candidate, record.workload)
-        self._study.set_user_attr(key, record.model_dump_json())
+        self._study.set_user_attr(_comparison_key(record), record.model_dump_json())
 
     def finished(self) -> Collection[Candidate]:
         """See ``Others``."""
@@ -338,9 +339,8 @@ def _candidate(trial: FrozenTrial) -> Candidate:
     return Candidate.model_validate_json(trial.user_attrs[_CANDIDATE])
 
 
-def _comparison_key(candidate: Candidate, workload: Workload) -> str:
-    digest = hashlib.sha256(workload.key.encode()).hexdigest()[:16]
-    return f"comparison {candidate.digest} {digest}"
+def _comparison_key(record: ComparedRecord) -> str:
+    return f"comparison {record.key}"
 
 
 def _differences(what: str, there: BaseModel, here: BaseModel) -> Iterator[str]:

@@ -72,16 +72,18 @@ class StoredEvaluator:
             raise CandidateFailed(record.failure or "")
         return record.answer
 
-    def compare(self, candidate: Candidate, workload: Workload) -> Comparison:
+    def compare(
+        self, candidate: Candidate, workload: Workload, *, timed: bool = True
+    ) -> Comparison:
         """Compare one candidate with the unquantized pipeline on any workload.
 
         Raises:
             CandidateFailed: It could not be drawn, now or before.
         """
-        found = [store.read_comparison(candidate, workload) for store in self._stores]
+        found = [store.read_comparison(candidate, workload, timed) for store in self._stores]
         record = next((record for record in found if record is not None), None)
         if record is None:
-            record = self._draw(candidate, workload)
+            record = self._draw(candidate, workload, timed)
         for store, held in zip(self._stores, found, strict=True):
             if held is None:
                 store.write_comparison(record)
@@ -171,12 +173,12 @@ class StoredEvaluator:
         )
         return record
 
-    def _draw(self, candidate: Candidate, workload: Workload) -> ComparedRecord:
+    def _draw(self, candidate: Candidate, workload: Workload, timed: bool) -> ComparedRecord:
         device = self._measuring()
         started = time.monotonic()
         failure = comparison = None
         try:
-            comparison = device.compare(candidate, workload)
+            comparison = device.compare(candidate, workload, timed=timed)
         except CandidateFailed as error:
             failure = redacted(str(error))
         self._on_event(
@@ -186,7 +188,11 @@ class StoredEvaluator:
             failure=failure,
         )
         return ComparedRecord(
-            candidate=candidate, workload=workload, comparison=comparison, failure=failure
+            candidate=candidate,
+            workload=workload,
+            timed=timed,
+            comparison=comparison,
+            failure=failure,
         )
 
     def _record(

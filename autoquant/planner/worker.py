@@ -56,7 +56,7 @@ def serve(orders: Iterable[str], replies: IO[str], prepare: PrepareFunction) -> 
                     with limited_to(order.limit_gb):
                         reply(evaluator.answer(order.candidate, order.race))
                 elif isinstance(order, Compare) and evaluator is not None:
-                    reply(evaluator.compare(order.candidate, order.workload))
+                    reply(evaluator.compare(order.candidate, order.workload, timed=order.timed))
                 elif health is not None:
                     reply(health())
             except CandidateFailed as failure:

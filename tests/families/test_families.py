@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DiffusionPipeline
@@ -19,6 +20,8 @@ from autoquant.planner.footprint.pipeline_shapes import read_directory
 from autoquant.planner.loading import DirectoryLoader, ObjectLoader
 from autoquant.planner.pipeline import workload_for
 from autoquant.planner.preparation import prepare
+from autoquant.planner.prompt_embeddings import PromptEmbeddings
+from autoquant.planner.references import draw_all
 from autoquant.planner.request import Request
 from autoquant.planner.search import search
 from autoquant.planner.search_settings import SearchSettings
@@ -83,6 +86,20 @@ def test_a_family_ends_with_a_feasible_quantized_plan(
         least_gb = bound(trial.candidate, [reference])
         assert least_gb is not None
         assert 0.3 * trial.measured.weights_gb < least_gb <= trial.measured.peak_gb
+
+
+@pytest.mark.parametrize("make", DECIDED, ids=lambda make: make.__name__)
+def test_embeddings_that_are_kept_draw_the_same_images(make: Callable[[], Any]) -> None:
+    pipeline = make()
+    pipeline.set_progress_bar_config(disable=True)
+    for component in pipeline.components.values():
+        if isinstance(component, torch.nn.Module):
+            component.eval()
+    workload = workload_for(pipeline, SMALL)
+    plain = draw_all(pipeline, workload)
+    PromptEmbeddings().lend_to(pipeline, "encoders")
+    for _ in range(2):
+        assert np.array_equal(draw_all(pipeline, workload), plain)
 
 
 def test_a_video_pipeline_draws_an_image_and_hands_it_over(

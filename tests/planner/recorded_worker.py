@@ -82,7 +82,9 @@ class Recorded:
         self.draw(candidate)
         return answer
 
-    def compare(self, candidate: Candidate, workload: Workload) -> Comparison:
+    def compare(
+        self, candidate: Candidate, workload: Workload, *, timed: bool = True
+    ) -> Comparison:
         with self._calls.open("a") as file:
             file.write(f"{candidate.digest}-{workload.steps}\n")
         answer = rule(candidate).measured

@@ -48,7 +48,9 @@ class OnNewPrompts:
         self._clip = clip
         self.asked: list[str] = []
 
-    def compare(self, candidate: Candidate, workload: Workload) -> Comparison:
+    def compare(
+        self, candidate: Candidate, workload: Workload, *, timed: bool = True
+    ) -> Comparison:
         name = candidate.components["transformer"].scheme.removeprefix("fake:")
         self.asked.append(name)
         if name not in self._losses:

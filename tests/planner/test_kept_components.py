@@ -96,3 +96,31 @@ def test_what_is_kept_is_all_that_is_kept(evaluator: DeviceEvaluator) -> None:
     assert held_bytes_on(torch.device("cpu")) - evaluator.kept_bytes <= 1.02 * before
     evaluator.answer(a_candidate("torchao:int8wo"))
     assert held_bytes_on(torch.device("cpu")) - evaluator.kept_bytes <= 1.02 * before
+
+
+def test_a_comparison_loads_only_what_is_new(evaluator: DeviceEvaluator, loaded: list[str]) -> None:
+    workload = evaluator._workload
+    plain, other = a_candidate("torchao:int8wo"), a_candidate("quanto:int4")
+    evaluator.compare(plain, workload)
+    loaded.clear()
+    again = evaluator.compare(other, workload, timed=False)
+    assert loaded == ["transformer"]
+    assert again.seconds == ()
+    evaluator._kept.drop()
+    new = evaluator.compare(other, workload)
+    assert len(new.seconds) == 1
+    assert again == new.model_copy(update={"seconds": ()})
+
+
+def test_a_measurement_takes_nothing_whose_peaks_were_not_counted(
+    evaluator: DeviceEvaluator, loaded: list[str]
+) -> None:
+    what = a_candidate("torchao:int8wo")
+    evaluator.compare(what, evaluator._workload)
+    loaded.clear()
+    after = evaluator.answer(what).measured
+    assert loaded[0] == "transformer"
+    evaluator._kept.drop()
+    apart = {"latency_s", "ram_gb"}
+    new = evaluator.answer(what).measured
+    assert after.model_dump(exclude=apart) == new.model_dump(exclude=apart)

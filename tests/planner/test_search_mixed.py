@@ -81,7 +81,9 @@ class Model(Evaluator):
             loss=loss, peak_gb=held + 0.5, component_gb={"transformer": held, "text_encoder": 0.1}
         )
 
-    def compare(self, candidate: Candidate, workload: Workload) -> Comparison:
+    def compare(
+        self, candidate: Candidate, workload: Workload, *, timed: bool = True
+    ) -> Comparison:
         self.compared.append(candidate)
         held, loss = self.figures(candidate)
         return Comparison(

@@ -200,9 +200,11 @@ def test_what_one_process_has_compared_another_does_not_draw(tmp_path: Path, jou
     drawn: list[Candidate] = []
 
     class Own(Recorded):
-        def compare(self, candidate: Candidate, workload: Workload) -> Comparison:
+        def compare(
+            self, candidate: Candidate, workload: Workload, *, timed: bool = True
+        ) -> Comparison:
             drawn.append(candidate)
-            return super().compare(candidate, workload)
+            return super().compare(candidate, workload, timed=timed)
 
     SharedStudy.create(open_storage(journal), "shared", terms(tmp_path), **PACE)
     evaluators = [
