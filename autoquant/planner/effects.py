@@ -68,6 +68,11 @@ def prior_covariance(axis: Axis, spread: Spread, active: NDArray[np.bool_]) -> F
 class Effects:
     """The posterior of every option's effect on one figure.
 
+    Attributes:
+        mean: Of each option of each axis, one axis after the other.
+        covariance: Of all of them.
+        log_evidence: How likely what was measured is under the prior.
+
     Args:
         means: For each axis the prior mean of each option's effect.
         covariances: For each axis the prior covariance of its options' effects.
@@ -91,7 +96,7 @@ class Effects:
         for start, covariance in zip(self._starts, covariances, strict=True):
             end = start + len(covariance)
             self._prior[start:end, start:end] = covariance
-        self._power = power
+        self.power = power
         self.mean = self._prior_mean
         self.covariance = self._prior
         self.log_evidence = 0.0
@@ -112,7 +117,7 @@ class Effects:
         likeness = self._prior[places[:, :, None], places[:, None, :]]
         unexplained = np.diag(noise**2 + _JITTER)
         mean = self.mean[places]
-        steps = 1 if self._power is None else _LINEARISATIONS
+        steps = 1 if self.power is None else _LINEARISATIONS
         for step in range(1, steps + 1):
             fitted, weights = self._combined(mean, active)
             residual = values - fitted + (weights * (mean - prior_mean)).sum(axis=0)
@@ -154,13 +159,13 @@ class Effects:
 
     def predict(self, positions: Positions) -> tuple[Floats, Floats]:
         """Mean and standard deviation of the figure of the candidates at ``positions``."""
-        if self._power is None:
+        if self.power is None:
             total = _summed(self.mean[place] for place in self._places(positions))
             return total, np.sqrt(np.maximum(self._variances(positions), 0.0))
         damages, highest = self._damages(positions)
         total = _summed(damages)
         with np.errstate(divide="ignore"):
-            mean = (np.log(total) + highest) / self._power
+            mean = (np.log(total) + highest) / self.power
         variance = self._variances(positions, damages) / np.where(total > 0, total, 1.0) ** 2
         return mean, np.sqrt(np.maximum(variance, 0.0))
 
@@ -173,17 +178,17 @@ class Effects:
 
     def _combined(self, effects: Floats, active: NDArray[np.bool_]) -> tuple[Floats, Floats]:
         """The figures that effects of shape (axes, n) make, and their derivatives by each."""
-        if self._power is None:
+        if self.power is None:
             return effects.sum(axis=0), active.astype(np.float64)
-        damages, highest = _damages(effects, active, self._power)
+        damages, highest = _damages(effects, active, self.power)
         total = _summed(damages)
-        return (np.log(total) + highest) / self._power, np.stack(damages) / total
+        return (np.log(total) + highest) / self.power, np.stack(damages) / total
 
     def _damages(self, positions: Positions) -> tuple[list[Floats], float]:
         places = self._places(positions)
-        assert self._power is not None
+        assert self.power is not None
         effects = [self.mean[place] for place in places]
-        return _damages(effects, [self._active[place] for place in places], self._power)
+        return _damages(effects, [self._active[place] for place in places], self.power)
 
     def _variances(self, positions: Positions, weights: Sequence[Floats] | None = None) -> Floats:
         """Of sums of effects: those of pairs of axes first, as they are far fewer."""
