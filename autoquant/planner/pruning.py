@@ -51,12 +51,6 @@ class Pruning:
         for trial in list(self.trials.values()):
             self.rule_out(trial.candidate, finished)
 
-    def excess_gb(self, trial: Trial) -> float:
-        """By how much a ruled out trial's bound misses the budget, in GiB."""
-        assert trial.bound_gb is not None
-        assert self._limit_gb is not None
-        return trial.bound_gb - self._limit_gb
-
     def _missed(self, candidate: Candidate, finished: Mapping[str, Trial]) -> float | None:
         """The bound, where it misses the budget."""
         if self._bound is None or self._limit_gb is None or candidate == self._reference:

@@ -7,7 +7,6 @@ import random
 import time
 from collections.abc import Mapping
 
-import optuna
 from optuna.trial import TrialState
 
 from autoquant.errors import CandidateFailed, MeasuredElsewhere
@@ -16,25 +15,23 @@ from autoquant.planner.candidate import Candidate, Runtime
 from autoquant.planner.decomposition import Decomposition
 from autoquant.planner.evaluator import Evaluator
 from autoquant.planner.layer_study import LayerStudy
-from autoquant.planner.measurement import Estimate, Trial, image_losses
+from autoquant.planner.measurement import Estimate, Trial
 from autoquant.planner.others import Nobody, Others
 from autoquant.planner.parameters import (
     is_in_space,
     neighbours,
     number_of_candidates,
-    parameters_of,
     refusal,
-    suggest,
     unquantized,
     usual_candidates,
 )
 from autoquant.planner.progress import OnProgress, Progress, silent
 from autoquant.planner.pruning import Bound, Pruning
 from autoquant.planner.racing import Race, race_for
-from autoquant.planner.sampler import new_study
+from autoquant.planner.sampler import Sampler
 from autoquant.planner.search_result import SearchResult
 from autoquant.planner.search_settings import SearchSettings
-from autoquant.planner.selection import excess, is_feasible, objective_value, rank
+from autoquant.planner.selection import is_feasible, rank
 from autoquant.planner.sensitivity import extended_space
 from autoquant.search_spaces.scheme import Choice
 from autoquant.search_spaces.space import SearchSpace
@@ -76,7 +73,7 @@ class Search:
         self._random = random.Random(settings.seed)
         self._decomposition = Decomposition(space, runtime, budget)
         self._promising: Candidate | None = None
-        self._study = new_study(settings.seed)
+        self._sampler = Sampler(settings.seed, runtime, budget)
 
     def run(self) -> SearchResult:
         """Measure candidates until none promises to be better than the best one.
@@ -196,23 +193,22 @@ class Search:
 
     def _try_one(self) -> bool:
         """Ask, measure, tell; returns whether the candidate was new."""
-        proposal = self._study.ask()
-        candidate = suggest(proposal, self._space, self._runtime)
+        proposal, candidate = self._sampler.ask(self._space)
         if refusal(candidate, self._space) is not None:
-            self._study.tell(proposal, state=TrialState.PRUNED)
+            self._sampler.withdraw(proposal, TrialState.PRUNED)
             return False
         known = self._seen.get(candidate.key)
         trial = known or self._pruning.rule_out(candidate, self._finished)
         if trial is not None:
             self._asked_in_vain += 1
-            self._tell(proposal, trial)
+            self._sampler.tell(proposal, trial)
             return known is None
         try:
             trial = self._measure(candidate)
         except MeasuredElsewhere:
-            self._study.tell(proposal, state=TrialState.FAIL)
+            self._sampler.withdraw(proposal, TrialState.FAIL)
             return False
-        self._tell(proposal, trial)
+        self._sampler.tell(proposal, trial)
         self._finished[candidate.key] = trial
         self._asked_in_vain = 0
         self._pruning.reconsider(self._finished)
@@ -237,8 +233,7 @@ class Search:
         return self._pruning.may_fit(candidate, self._finished)
 
     def _enqueue(self, candidate: Candidate, *, again: bool = False) -> None:
-        parameters = dict(parameters_of(candidate, self._space))
-        self._study.enqueue_trial(parameters, skip_if_exists=not again)
+        self._sampler.enqueue(candidate, self._space, again=again)
 
     def _rule_out_usual(self) -> None:
         """What a person would try but cannot fit: they would ask why it was not."""
@@ -282,26 +277,6 @@ class Search:
         if not self._settings.stop_early:
             return None
         return race_for(self._finished.values(), self._budget)
-
-    def _tell(self, proposal: optuna.Trial, trial: Trial) -> None:
-        if trial.bound_gb is not None:
-            proposal.set_constraint("vram_gb", self._pruning.excess_gb(trial))
-            self._study.tell(proposal, state=TrialState.PRUNED)
-            return
-        if trial.measured is None:
-            proposal.set_user_attr("failure", trial.failure)
-            self._study.tell(proposal, state=TrialState.FAIL)
-            return
-        for name, missed in excess(trial.measured, self._budget).items():
-            proposal.set_constraint(name, missed)
-        proposal.set_user_attr("peak_gb", trial.measured.peak_gb)
-        proposal.set_user_attr("latency_s", trial.measured.latency_s.median)
-        value = objective_value(trial.measured, self._budget)
-        if trial.measured.is_whole:
-            self._study.tell(proposal, value)
-        else:
-            proposal.report(value, step=len(image_losses(trial.measured)))
-            self._study.tell(proposal, state=TrialState.PRUNED)
 
     def _proven(self, bound_gb: float | None) -> float | None:
         """What was not enough, if it is as much as the budget allows: less proves nothing."""
