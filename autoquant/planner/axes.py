@@ -19,7 +19,7 @@ from autoquant.search_spaces.space import SearchSpace
 Indices = NDArray[np.int64]
 # The same, an array for each axis, which are broadcast together: each of shape (n,), or an open
 # mesh (``numpy.ix_``) for all combinations.
-Positions = Indices | Sequence[Indices]
+Positions = Sequence[NDArray[np.int64]]
 RUNTIME = "runtime"
 
 # What an unquantized weight takes, and what an unknown precision's name is taken for.
@@ -67,10 +67,9 @@ class Axis:
 
     @cached_property
     def failing_alike(self) -> tuple[tuple[str, ...], ...]:
-        """Labels of what fails for one reason: an option, a scheme, a value of a lever."""
-        each = tuple(str(place) for place in range(len(self.options)))
+        """Labels of what options have in common that fail for one reason: a scheme, a lever."""
         kinds = self.labels if self.name == RUNTIME else ["scheme"]
-        return (each, *(self.labels[kind] for kind in kinds))
+        return tuple(self.labels[kind] for kind in kinds)
 
     @cached_property
     def bits(self) -> NDArray[np.float64]:
@@ -115,6 +114,8 @@ def refused_pairs(axis: Axis, levers: Axis, space: SearchSpace) -> NDArray[np.bo
 
     Shape (options, levers' options).
     """
+    if not space.conflicts:
+        return np.zeros((len(axis.options), len(levers.options)), dtype=bool)
     return np.array(
         [
             [
@@ -128,6 +129,11 @@ def refused_pairs(axis: Axis, levers: Axis, space: SearchSpace) -> NDArray[np.bo
             if isinstance(made, Choice)
         ]
     )
+
+
+def positions_of(rows: Indices) -> Positions:
+    """Rows of shape (n, axes) as one array for each axis."""
+    return tuple(rows.T)
 
 
 def indices_of(candidate: Candidate, axes: Sequence[Axis]) -> tuple[int, ...] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 
 import numpy as np
@@ -39,9 +40,13 @@ class Combinations:
 
     def candidate(self, row: int) -> Candidate:
         """The one at ``row`` of those that are open."""
-        places = np.unravel_index(np.flatnonzero(self.is_open)[row], self.is_open.shape)
+        places = np.unravel_index(self._open_places[row], self.is_open.shape)
         at = [int(known[place]) for known, place in zip(self.options, places, strict=True)]
         return candidate_at(at, self.axes)
+
+    @cached_property
+    def _open_places(self) -> Indices:
+        return np.flatnonzero(self.is_open)
 
     def without(self, measured: Iterable[Sequence[int]]) -> Combinations:
         """The same, but for candidates that stand at these places of the axes."""
@@ -75,9 +80,9 @@ def combinations(
         longest = max(range(len(options)), key=lambda axis: len(options[axis]))
         options[longest] = options[longest][:-1]
     is_open = np.ones([len(known) for known in options], dtype=bool)
-    mesh = np.ix_(*options)
-    for at, pairs in zip(mesh, refused, strict=False):
-        is_open &= ~pairs[at, mesh[-1]]
+    *components, levers = np.ix_(*options)
+    for at, pairs in zip(components, refused, strict=True):
+        is_open &= ~pairs[at, levers]
     return Combinations(axes, options, is_open)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from autoquant.planner.acquisition import (
 from autoquant.planner.axes import axes_of, indices_of, refused_pairs
 from autoquant.planner.budget import Budget
 from autoquant.planner.candidate import Candidate, Runtime
+from autoquant.planner.chance_to_run import chances_to_run
 from autoquant.planner.combinations import Combinations, combinations
 from autoquant.planner.effects import Floats
 from autoquant.planner.forecast import Forecast, Predictor
@@ -73,11 +74,7 @@ class Decomposition:
     def _set_axes(self, space: SearchSpace) -> None:
         self._axes = axes_of(space, self._runtime)
         self._priors = Priors(self._axes)
-        self._refused = [
-            refused_pairs(axis, self._axes[-1], space)
-            for axis in self._axes[:-1]
-            if space.conflicts
-        ]
+        self._refused = [refused_pairs(axis, self._axes[-1], space) for axis in self._axes[:-1]]
 
     def extend(self, space: SearchSpace, estimates: Sequence[Estimate]) -> None:
         """Go on with a space that holds more choices, and what these should do."""
@@ -204,25 +201,24 @@ class Decomposition:
         return every.without(at for at in placed if at is not None)
 
     def _chance_to_run(self, open_to: Combinations, trials: Sequence[Trial]) -> Floats:
-        """Lower for options and schemes that took part in failures and in nothing that ran."""
-        chance = np.ones(open_to.is_open.shape)
+        """The product of what each option's chances are."""
         placed = [(indices_of(trial.candidate, self._axes), trial) for trial in trials]
-        for place, (axis, positions) in enumerate(zip(self._axes, open_to.positions, strict=True)):
-            ran = {at[place] for at, trial in placed if at and trial.measured is not None}
-            failed = [at[place] for at, trial in placed if at and trial.failure is not None]
-            for labels in axis.failing_alike:
-                good = {labels[option] for option in ran}
-                bad = Counter(labels[option] for option in failed)
-                shares = [1 / (2 + bad[it]) if it in bad.keys() - good else 1.0 for it in labels]
-                chance *= np.array(shares)[positions]
-        return chance[open_to.is_open]
+        chances = chances_to_run(
+            self._axes,
+            ran=[at for at, trial in placed if at and trial.measured is not None],
+            lost=[at for at, trial in placed if at and (trial.failure or trial.is_under_way)],
+            # What needs too much memory says nothing of what is like it.
+            faulty=[at for at, trial in placed if at and trial.failure and trial.bound_gb is None],
+        )
+        parts = [chance[at] for chance, at in zip(chances, open_to.positions, strict=True)]
+        return reduce(np.multiply, parts)[open_to.is_open]
 
 
 def _first(worth: Floats, least: float, may_fit: Callable[[int], bool]) -> int | None:
     """The row of most worth, above ``least``, that may fit."""
     # The first mostly does, and sorting takes longer than finding it.
     best = int(np.argmax(worth))
-    if worth[best] <= least:
+    if not worth[best] > least:
         return None
     if may_fit(best):
         return best

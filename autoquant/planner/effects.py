@@ -27,7 +27,8 @@ _LINEARISATIONS = 6
 _SETTLED = 1e-3
 # Keeps a matrix that is nearly singular solvable.
 _JITTER = 1e-9
-# Squares of what is smaller than this share of the highest would vanish.
+# Squares of what is smaller than this share of the highest would vanish. With p = 5 these are
+# losses of less than 1e-26 of the highest.
 _LEAST_EXPONENT = -300.0
 
 

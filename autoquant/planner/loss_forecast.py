@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from autoquant.planner.axes import Axis, Indices, Positions
+from autoquant.planner.axes import Axis, Indices, Positions, positions_of
 from autoquant.planner.effects import Effects, Floats
 from autoquant.planner.measurement import Estimate, Measured, image_losses
 from autoquant.planner.priors import Priors
@@ -64,7 +64,9 @@ class LossPredictor:
         for effects in fits:
             for _ in range(_FITS):
                 noise = np.where(
-                    raw > self._least, self._unexplained(effects, rows.T), _SPREAD_OF_NONE
+                    raw > self._least,
+                    self._unexplained(effects, positions_of(rows)),
+                    _SPREAD_OF_NONE,
                 )
                 undrawn = [undrawn_noise(measurement) for measurement in known]
                 noise[: len(known)] = np.hypot(noise[: len(known)], undrawn)

@@ -200,3 +200,8 @@ class Trial(BaseModel):
     failure: str | None = None
     predicted: Prediction | None = None
     bound_gb: float | None = None
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether it is being measured elsewhere."""
+        return self.measured is None and self.failure is None and self.bound_gb is None

@@ -10,7 +10,7 @@ from functools import reduce
 
 import numpy as np
 
-from autoquant.planner.axes import Indices, Positions
+from autoquant.planner.axes import Indices, Positions, positions_of
 from autoquant.planner.effects import Floats
 from autoquant.planner.measurement import Estimate, Measured
 from autoquant.planner.priors import Priors
@@ -55,11 +55,11 @@ class PeakPredictor:
             self._held_by(place, priors, measured, estimates) for place in range(len(self._axes))
         ]
         self.held_gb, self.held_gb_sd = zip(*of_axes, strict=True)
-        held, _ = self._held_at(np.zeros((len(self._axes), 1), dtype=np.int64))
+        held, _ = self._held_at(positions_of(np.zeros((1, len(self._axes)), dtype=np.int64)))
         least = _LEAST_ACTIVATIONS * reference.peak_gb
         self._base_gb = max(reference.peak_gb - float(held[0]), least)
         peaks = np.array([m.peak_gb for m in measured])
-        shares = (peaks - self._held_at(indices.T)[0]) / self._base_gb - 1
+        shares = (peaks - self._held_at(positions_of(indices))[0]) / self._base_gb - 1
         self._activations = priors.activations()
         self._activations.fit(indices, shares, np.full(len(shares), _ACTIVATION_NOISE))
 
@@ -146,11 +146,14 @@ class LoadPeakPredictor:
         measured: Sequence[Measured],
     ) -> None:
         self._base_gb = reference.load_peak_gb
-        shares = np.array([m.load_peak_gb for m in measured]) / self._base_gb - 1
+        # With offload nothing is on the device while the reference is loaded.
+        self._scale_gb = max(reference.load_peak_gb, reference.weights_gb)
+        shares = (np.array([m.load_peak_gb for m in measured]) - self._base_gb) / self._scale_gb
         self._effects = priors.activations()
         self._effects.fit(indices, shares, np.full(len(shares), _ACTIVATION_NOISE))
 
     def predict(self, positions: Positions) -> tuple[Floats, Floats]:
         """Mean and standard deviation in GiB for the candidates at ``positions``."""
         share, sd = self._effects.predict(positions)
-        return self._base_gb * (1 + share), self._base_gb * np.hypot(sd, _ACTIVATION_NOISE)
+        spread = np.hypot(sd, _ACTIVATION_NOISE)
+        return self._base_gb + self._scale_gb * share, self._scale_gb * spread

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from autoquant.planner.axes import Indices, Positions
+from autoquant.planner.axes import Indices, Positions, positions_of
 from autoquant.planner.effects import Floats
 from autoquant.planner.measurement import Measured
 from autoquant.planner.priors import Priors
@@ -46,12 +46,12 @@ class RamPredictor:
         self._is_host = reference.counter.startswith(_HOST)
         self._held_gb = held_gb
         self._scale_gb = max(reference.ram_gb, sum(self._whole_gb.values()))
-        unchanged = np.zeros((len(self._axes), 1), dtype=np.int64)
+        unchanged = positions_of(np.zeros((1, len(self._axes)), dtype=np.int64))
         self._beside_gb = reference.ram_gb - float(self._weights(unchanged)[0])
         known = np.array([m.ram_gb is not None for m in measured], dtype=bool)
         taken = np.array([m.ram_gb for m in measured if m.ram_gb is not None])
         rows = indices[known]
-        shares = (taken - self._weights(rows.T) - self._beside_gb) / self._scale_gb
+        shares = (taken - self._weights(positions_of(rows)) - self._beside_gb) / self._scale_gb
         fits = {noise: priors.ram() for noise in _NOISES}
         for noise, effects in fits.items():
             effects.fit(rows, shares, np.full(len(shares), noise))

@@ -168,7 +168,7 @@ class Search:
         return min(self._settings.trials, possible)
 
     def _take_over(self) -> None:
-        """Make trials of what others have measured, and queue what a dead one left."""
+        """Make trials of what others have measured, and measure what a dead one left."""
         for candidate in self._others.finished():
             if candidate.key in self._seen:
                 continue
@@ -178,15 +178,15 @@ class Search:
             else:  # another process has looked into its layers
                 self._finished[candidate.key] = self._measure(candidate)
         for candidate in self._others.abandoned():
-            if candidate.key not in self._seen and is_in_space(candidate, self._space):
+            left = candidate.key not in self._seen and self._trials_left() > 0
+            if left and is_in_space(candidate, self._space):
                 self._enqueue(candidate, again=True)
+                self._try_one()
 
     def _under_way(self) -> dict[str, Trial]:
         """What others are measuring, as trials from which nothing can be expected."""
         return {
-            candidate.key: Trial(
-                number=len(self._finished), candidate=candidate, failure="measured elsewhere"
-            )
+            candidate.key: Trial(number=len(self._finished), candidate=candidate)
             for candidate in self._others.under_way()
             if candidate.key not in self._seen
         }

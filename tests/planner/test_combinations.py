@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from autoquant.planner import combinations as module
-from autoquant.planner.axes import Axis, axes_of, indices_of, refused_pairs
+from autoquant.planner.axes import axes_of, indices_of, refused_pairs
 from autoquant.planner.candidate import Candidate, Runtime
 from autoquant.planner.combinations import Combinations, combinations
 from autoquant.planner.effects import Floats
@@ -84,5 +84,6 @@ def test_a_space_that_is_too_large_loses_what_others_beat_in_everything(
 
 def test_an_axis_of_one_option_is_no_obstacle() -> None:
     alone = SearchSpace(components={"transformer": ComponentSpace(schemes=("none",))})
-    axes: tuple[Axis, ...] = axes_of(alone, Runtime())
-    assert len(candidates(combinations(axes, [], merits))) == 1
+    axes = axes_of(alone, Runtime())
+    refused = [refused_pairs(axes[0], axes[-1], alone)]
+    assert len(candidates(combinations(axes, refused, merits))) == 1

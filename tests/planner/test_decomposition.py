@@ -109,6 +109,18 @@ def test_a_scheme_that_fails_in_one_way_is_not_tried_in_every_other() -> None:
     assert len(failed) <= 5
 
 
+def test_a_reference_that_was_loaded_elsewhere_says_nothing_of_loading() -> None:
+    decomposition = Decomposition(SPACE, Runtime(), Budget.of(vram_gb=2.9, load_peak_gb=3))
+    finished: dict[str, Trial] = {}
+    while (proposed := decomposition.propose(finished)) is not None:
+        trial = answer(len(finished), proposed)
+        assert trial.measured is not None
+        held = 0.0 if proposed.is_reference else trial.measured.weights_gb
+        loaded = trial.measured.model_copy(update={"load_peak_gb": held})
+        finished[proposed.key] = trial.model_copy(update={"measured": loaded})
+    assert len(finished) < 5**2 / 2
+
+
 def test_a_space_too_large_to_enumerate_loses_its_worst_options_first() -> None:
     schemes = ("none", *(f"fake{place}:int{2 + place % 7}" for place in range(60)))
     names = ("transformer", "text_encoder", "text_encoder_2")

@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from autoquant.planner.axes import axes_of, indices_of
+from autoquant.planner.axes import axes_of, indices_of, positions_of
 from autoquant.planner.budget import Budget
 from autoquant.planner.candidate import Candidate, Runtime
 from autoquant.planner.forecast import Predictor
@@ -78,7 +78,7 @@ def test_weights_that_stay_in_ram_are_counted_before_anything_is_measured_there(
         budget=Budget.of(ram_gb=64),
     )
     for what in (unchanged, candidate("none", "none", "model"), candidate("fake:int8", "none")):
-        forecast = predictor.forecast(np.array([indices_of(what, axes)]).T)
+        forecast = predictor.forecast(positions_of(np.array([indices_of(what, axes)])))
         assert forecast.ram_gb is not None
         assert forecast.ram_gb[0] == pytest.approx(machine.measure(what).ram_gb, abs=1.0)
 

@@ -10,7 +10,7 @@ import math
 import numpy as np
 import pytest
 
-from autoquant.planner.axes import axes_of
+from autoquant.planner.axes import axes_of, positions_of
 from autoquant.planner.budget import Budget
 from autoquant.planner.candidate import Candidate, Runtime
 from autoquant.planner.evaluator import Evaluator
@@ -225,7 +225,7 @@ def test_an_estimate_counts_as_far_as_it_may_be_off() -> None:
             loss=0.2,
             log_loss_sd=log_loss_sd,
         )
-        return Predictor(Priors(axes), reference, trials, [sure]).forecast(rows.T)
+        return Predictor(Priors(axes), reference, trials, [sure]).forecast(positions_of(rows))
 
     sure, unsure = forecast(0.0, 0.1), forecast(0.4, 0.8)
     assert unsure.peak_gb_sd[0] > 1.1 * sure.peak_gb_sd[0]
