@@ -133,7 +133,7 @@ class DeviceEvaluator:
         with self._measuring():
             built = self._build_uncounted(candidate)
             if not timed:
-                self._embeddings.lend_to(built.pipeline, _text_encoders(candidate, built))
+                self._embeddings.lend_to(built.pipeline, _all_but_denoisers(candidate, built))
             images, seconds, compile_s = draw_as_it_runs(built, workload, self._device)
         announce("score")
         reference.check(images)
@@ -157,8 +157,8 @@ class DeviceEvaluator:
 
     @property
     def kept_bytes(self) -> int:
-        """Bytes of the components that stay on the device for the next candidate."""
-        return self._kept.held_bytes
+        """Bytes of what stays on the device for the next candidate."""
+        return self._kept.held_bytes + self._embeddings.held_bytes
 
     @contextmanager
     def _measuring(self) -> Iterator[None]:
@@ -293,8 +293,8 @@ def _faults_as_failures(device: torch.device) -> Iterator[None]:
         raise CandidateFailed(f"{type(error).__name__}: {first_line(error)}") from error
 
 
-def _text_encoders(candidate: Candidate, built: BuiltPipeline) -> Hashable:
-    """What decides how a prompt is encoded: all that is not a denoiser."""
+def _all_but_denoisers(candidate: Candidate, built: BuiltPipeline) -> Hashable:
+    """What may decide how a prompt is encoded: other components' choices, and the runtime."""
     others = built.modules.keys() - denoisers(built.modules)
     choices = ((name, candidate.components.get(name)) for name in sorted(others))
     return (*choices, candidate.runtime)

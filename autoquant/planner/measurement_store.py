@@ -55,10 +55,10 @@ class ComparedRecord(BaseModel):
     failure: str | None = None
 
     @property
-    def key(self) -> str:
-        """A short name for what was asked."""
+    def question(self) -> tuple[str, str]:
+        """Short names of the candidate, and of what was asked of it."""
         asked = self.workload.key + ("" if self.timed else " untimed")
-        return f"{self.candidate.digest}-{hashlib.sha256(asked.encode()).hexdigest()[:16]}"
+        return self.candidate.digest, hashlib.sha256(asked.encode()).hexdigest()[:16]
 
 
 class MeasurementStore:
@@ -88,10 +88,15 @@ class MeasurementStore:
     def read_comparison(
         self, candidate: Candidate, workload: Workload, timed: bool = True
     ) -> ComparedRecord | None:
-        """How ``candidate`` did on ``workload``, or ``None`` if nobody knows."""
+        """How ``candidate`` did on ``workload``, or ``None`` if nobody knows.
+
+        What was ``timed`` answers in any case.
+        """
         wanted = ComparedRecord(candidate=candidate, workload=workload, timed=timed)
         record = _read(self._comparison(wanted), ComparedRecord)
-        return record if record is not None and record.key == wanted.key else None
+        if record is not None and record.question == wanted.question:
+            return record
+        return None if timed else self.read_comparison(candidate, workload)
 
     def write_comparison(self, record: ComparedRecord) -> None:
         """Keep a comparison.
@@ -135,7 +140,7 @@ class MeasurementStore:
         return self.root / "trials" / f"{candidate.digest}.json"
 
     def _comparison(self, record: ComparedRecord) -> Path:
-        return self.root / "comparisons" / f"{record.key}.json"
+        return self.root / "comparisons" / f"{'-'.join(record.question)}.json"
 
 
 def image_hashes(directory: Path) -> dict[str, str]:

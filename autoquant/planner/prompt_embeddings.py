@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from typing import Any
 
 import torch
 
-# What an argument must be made of to be told apart by its text.
+# What an argument must be made of to be told apart by its text, and what can be kept and copied.
 _PLAIN = (str, int, float, torch.device, torch.dtype, type(None))
+_KEPT = (torch.Tensor, *_PLAIN)
+# A comparison draws a few prompts; a pipeline that rewrites them asks for others each time.
+_MOST = 64
 
 
 class PromptEmbeddings:
@@ -20,6 +23,11 @@ class PromptEmbeddings:
     def __init__(self) -> None:
         self._encoders: Hashable = None
         self._known: dict[str, Any] = {}
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of all embeddings that are kept."""
+        return sum(tensor.nbytes for tensor in _tensors(list(self._known.values())))
 
     def drop(self) -> None:
         """Keep nothing."""
@@ -40,21 +48,32 @@ class PromptEmbeddings:
         known = self._known
 
         def encode_once(*arguments: Any, **named: Any) -> Any:
-            if not _is_plain([*arguments, *named.values()]):
+            if not _is_made_of([*arguments, *named.values()], _PLAIN):
                 return encode(*arguments, **named)
             key = repr((arguments, sorted(named.items())))
-            if key not in known:
-                known[key] = encode(*arguments, **named)
-            # A pipeline may write into what it was given.
-            return _copy(known[key])
+            if key in known:
+                # A pipeline may write into what it was given.
+                return _copy(known[key])
+            encoded = encode(*arguments, **named)
+            if len(known) < _MOST and _is_made_of(encoded, _KEPT):
+                known[key] = _copy(encoded)
+            return encoded
 
         pipeline.encode_prompt = encode_once
 
 
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, list | tuple):
-        return all(map(_is_plain, value))
-    return isinstance(value, _PLAIN)
+def _is_made_of(value: Any, kinds: tuple[type, ...]) -> bool:
+    if type(value) in (list, tuple):
+        return all(_is_made_of(part, kinds) for part in value)
+    return isinstance(value, kinds)
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _tensors(part)
 
 
 def _copy(value: Any) -> Any:

@@ -224,11 +224,11 @@ class SharedStudy:
     def comparison(
         self, candidate: Candidate, workload: Workload, timed: bool = True
     ) -> ComparedRecord | None:
-        """How a candidate did on a workload, if someone has drawn it."""
+        """How a candidate did on a workload, if someone has drawn it; timed does in any case."""
         wanted = ComparedRecord(candidate=candidate, workload=workload, timed=timed)
         text = self._study.user_attrs.get(_comparison_key(wanted))
         if text is None:
-            return None
+            return None if timed else self.comparison(candidate, workload)
         try:
             return ComparedRecord.model_validate_json(text)
         except ValidationError:
@@ -340,7 +340,7 @@ def _candidate(trial: FrozenTrial) -> Candidate:
 
 
 def _comparison_key(record: ComparedRecord) -> str:
-    return f"comparison {record.key}"
+    return " ".join(("comparison", *record.question))
 
 
 def _differences(what: str, there: BaseModel, here: BaseModel) -> Iterator[str]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import CLIPTextModel, T5EncoderModel
 
 from autoquant.errors import CandidateFailed
 from autoquant.metrics.memory import held_bytes_on
@@ -124,3 +125,48 @@ def test_a_measurement_takes_nothing_whose_peaks_were_not_counted(
     apart = {"latency_s", "ram_gb"}
     new = evaluator.answer(what).measured
     assert after.model_dump(exclude=apart) == new.model_dump(exclude=apart)
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The classes of the text encoders, each time one is run."""
+    names: list[str] = []
+    for encoder in (CLIPTextModel, T5EncoderModel):
+        real = encoder.forward
+
+        def noted(self: Any, *arguments: Any, _real: Any = real, **named: Any) -> Any:
+            names.append(type(self).__name__)
+            return _real(self, *arguments, **named)
+
+        monkeypatch.setattr(encoder, "forward", noted)
+    return names
+
+
+def test_text_is_encoded_once_by_the_same_encoders(
+    evaluator: DeviceEvaluator, encoded: list[str]
+) -> None:
+    workload = evaluator._workload
+    prompts = len(workload.prompts)
+    evaluator.answer(a_candidate("torchao:int8wo"))
+    encoded.clear()
+    for scheme in ("quanto:int8", "quanto:int4"):
+        evaluator.compare(a_candidate(scheme), workload, timed=False)
+    assert len(encoded) == 2 * prompts  # by two encoders
+    evaluator.compare(a_candidate("quanto:int4", ENCODER), workload, timed=False)
+    assert len(encoded) == 4 * prompts
+    evaluator.compare(a_candidate("quanto:int4", ENCODER), workload)
+    assert len(encoded) == 6 * prompts
+
+
+def test_no_embeddings_lie_beside_what_is_measured_or_stay_after_a_failure(
+    evaluator: DeviceEvaluator,
+) -> None:
+    workload = evaluator._workload
+    evaluator.compare(a_candidate("quanto:int8"), workload, timed=False)
+    assert evaluator._embeddings.held_bytes > 0
+    evaluator.answer(a_candidate("quanto:int8"))
+    assert evaluator._embeddings.held_bytes == 0
+    evaluator.compare(a_candidate("quanto:int8"), workload, timed=False)
+    with pytest.raises(CandidateFailed):
+        evaluator.compare(a_candidate("quanto:int8", Choice(scheme="torchao:float8dq")), workload)
+    assert evaluator.kept_bytes == 0

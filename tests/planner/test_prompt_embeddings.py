@@ -114,6 +114,26 @@ def test_what_a_pipeline_writes_into_its_embeddings_is_not_kept() -> None:
     assert nothing is None
 
 
+def test_what_cannot_be_copied_is_encoded_each_time() -> None:
+    class Named(Encoding):
+        def encode_prompt(self, prompt: Any, length: int = 1, **named: Any) -> Any:
+            return {"embeddings": super().encode_prompt(prompt, length)}
+
+    encoding = Named()
+    PromptEmbeddings().lend_to(encoding, None)
+    for _ in range(2):
+        encoding.encode_prompt("a")
+    assert encoding.calls == 2
+
+
+def test_no_more_than_a_few_are_kept() -> None:
+    encoding, embeddings = Encoding(), PromptEmbeddings()
+    embeddings.lend_to(encoding, None)
+    for number in range(500):
+        encoding.encode_prompt(f"prompt {number}")
+    assert 0 < embeddings.held_bytes < 500 * 4
+
+
 def test_a_pipeline_without_the_method_is_left_alone() -> None:
     PromptEmbeddings().lend_to(without := object(), None)
     assert not hasattr(without, "encode_prompt")

@@ -82,6 +82,14 @@ def test_what_was_stopped_is_measured_again_where_it_may_win(tmp_path: Path) -> 
     assert asked == [race(2.0), race(4.0)]
 
 
+def test_what_was_not_timed_is_drawn_again_where_it_shall_be(tmp_path: Path) -> None:
+    device = Device(tmp_path)
+    few = PREPARATION.workload.model_copy(update={"steps": 7})
+    for timed in (False, False, True, False):
+        opened(tmp_path, device).compare(INT8, few, timed=timed)
+    assert [call for call in device.calls if call != "start"] == [f"{INT8.digest}-7"] * 2
+
+
 def test_a_comparison_is_made_once_for_each_workload(tmp_path: Path) -> None:
     device = Device(tmp_path)
     few = PREPARATION.workload.model_copy(update={"steps": 7})
@@ -90,6 +98,7 @@ def test_a_comparison_is_made_once_for_each_workload(tmp_path: Path) -> None:
     assert opened(tmp_path, device).compare(INT8, few) == first
     assert cache.read_comparison(INT8, few) is not None
     assert cache.read_comparison(INT8, PREPARATION.workload) is None
+    assert opened(tmp_path, device).compare(INT8, few, timed=False) == first
     for _ in range(2):
         with pytest.raises(CandidateFailed, match="no kernel for three bits"):
             opened(tmp_path, device).compare(BROKEN, few)
