@@ -150,6 +150,8 @@ class Search:
             self._trials_left(),
             self._is_late,
         )
+        if not found:
+            return False
         estimates: list[Estimate] = []
         for sensitivity in found:
             losses = [
@@ -161,7 +163,7 @@ class Search:
             self._space = extended_space(self._space, sensitivity)
         decomposition.extend(self._space, estimates)
         self._size = number_of_candidates(self._space)
-        return bool(found)
+        return True
 
     def _most_trials(self) -> int:
         possible = self._size - len(self._pruning.trials)

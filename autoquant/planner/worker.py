@@ -75,12 +75,17 @@ def _prepare_on_the_device(request: Request, image_root: Path) -> Prepared:
     from autoquant.metrics.device import resolve_device
     from autoquant.planner.preparation import prepare
 
-    # Memory is looked after between any two candidates; what the libraries made stays anyway.
-    gc.collect()
-    gc.freeze()
+    _set_aside_what_stays()
     health = HealthCheck(resolve_device(request.device))
     preparation, evaluator = prepare(request, image_root)
+    _set_aside_what_stays()
     return preparation, evaluator, lambda: health(evaluator.kept_bytes)
+
+
+def _set_aside_what_stays() -> None:
+    """Garbage is looked for between any two candidates, but not among what the libraries made."""
+    gc.collect()
+    gc.freeze()
 
 
 def serve_standard_streams(prepare: PrepareFunction) -> None:

@@ -70,9 +70,10 @@ class PeakBound:
         return self._corrections[key]
 
     def _uncorrected(self, candidate: Candidate) -> float | None:
-        if candidate.key not in self._known:
-            self._known[candidate.key] = self._predicted(candidate)
-        return self._known[candidate.key]
+        key = candidate.key
+        if key not in self._known:
+            self._known[key] = self._predicted(candidate)
+        return self._known[key]
 
     def _predicted(self, candidate: Candidate) -> float | None:
         try:
