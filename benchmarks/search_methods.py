@@ -37,6 +37,7 @@ BUDGETS = 200
 GP_BUDGETS = 40
 # Of the cost of measuring every candidate.
 SHARES = (0.02, 0.05, 0.1)
+COSTLY = 0.05
 
 
 def run_one(table: RecordedTable, method: str, place: int, seed: int, target: float | None) -> Run:
@@ -203,11 +204,18 @@ def summary(runs: Sequence[Run], table: RecordedTable) -> str:
     costs = [run.seconds / everything_s for run in ours]
     within = fmean(is_within(run.loss, run.best) for run in ours)
     empty = [run.budget for run in ours if run.loss is None]
+    costly = [run.budget for run, cost in zip(ours, costs, strict=True) if cost > COSTLY]
+    keeping = sorted(
+        sum(is_feasible(measured, _budgets(table)[place][0]) for measured in table.all_measured())
+        for place in costly
+    )
     return (
         f"autoquant: within 1% in {within:.1%} of {len(ours)} budgets; nothing that fits was found "
         f"in {len(empty)} {empty or ''}\n"
         f"cost: {fmean(costs):.1%} of exhaustive in the mean, {median(costs):.1%} in the median, "
-        f"{max(costs):.1%} at most"
+        f"{max(costs):.1%} at most\n"
+        f"more than {COSTLY:.0%} in {len(costly)} budgets; of the candidates "
+        f"{', '.join(map(str, keeping)) or 'any'} keep them"
     )
 
 
