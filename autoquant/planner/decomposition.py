@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from autoquant.planner.acquisition import (
     expected_decrease,
@@ -65,6 +66,7 @@ class Decomposition:
         self._budget = budget.model_copy(update={"calls_per_session": None})
         self._unquantized = unquantized(space, runtime)
         self._runtime = runtime
+        self._blas = ThreadpoolController()
         self._set_axes(space)
         self._estimates: tuple[Estimate, ...] = ()
         self._predictor: Predictor | None = None
@@ -109,9 +111,19 @@ class Decomposition:
         if reference.measured is None:
             return None
         trials = [_in_session(trial, self._calls_per_session) for trial in finished.values()]
+        # The matrices are so small that threads wait for each other far longer than they compute.
+        with self._blas.limit(limits=1, user_api="blas"):
+            return self._most_promising_candidate(reference.measured, trials, may_fit)
+
+    def _most_promising_candidate(
+        self,
+        reference: Measured,
+        trials: Sequence[Trial],
+        may_fit: Callable[[Candidate], bool],
+    ) -> Candidate | None:
         predictor = Predictor(
             self._priors,
-            reference.measured,
+            reference,
             trials,
             self._estimates,
             self._budget,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from threadpoolctl import threadpool_info
 
 from autoquant.planner.budget import Budget
 from autoquant.planner.candidate import Candidate, Runtime
@@ -133,6 +134,22 @@ def test_a_space_too_large_to_enumerate_loses_its_worst_options_first() -> None:
     )
     assert proposed is not None
     assert not proposed.is_reference
+
+
+def test_planning_computes_in_one_thread_and_leaves_the_number_as_it_was() -> None:
+    def threads() -> list[int]:
+        return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+    def may_fit(_: Candidate) -> bool:
+        while_planning.append(threads())
+        return True
+
+    reference = pair(Choice(), Choice())
+    before, while_planning = threads(), list[list[int]]()
+    decomposition = Decomposition(SPACE, Runtime(), Budget.of(vram_gb=2.9))
+    decomposition.propose({reference.key: answer(0, reference)}, may_fit)
+    assert while_planning == [[1] * len(before)]
+    assert threads() == before
 
 
 def test_nothing_is_proposed_where_the_reference_failed() -> None:
