@@ -18,7 +18,7 @@ from autoquant.planner.acquisition import (
 from autoquant.planner.axes import axes_of, indices_of, refused_pairs
 from autoquant.planner.budget import Budget
 from autoquant.planner.candidate import Candidate, Runtime
-from autoquant.planner.chance_to_run import chances_to_run
+from autoquant.planner.chance_to_run import Place, chances_to_run
 from autoquant.planner.combinations import Combinations, combinations
 from autoquant.planner.effects import Floats
 from autoquant.planner.forecast import Forecast, Predictor
@@ -129,10 +129,16 @@ class Decomposition:
             self._budget,
         )
         self._predictor = predictor
-        open_to = self._unmeasured(predictor, trials)
+        placed = [
+            (at, trial)
+            for trial in trials
+            if (at := indices_of(trial.candidate, self._axes)) is not None
+        ]
+        every = combinations(self._axes, self._refused, predictor.option_merits)
+        open_to = every.without(at for at, _ in placed)
         forecast = predictor.forecast(open_to.positions).of(open_to.is_open)
         chance = probability_feasible(forecast, self._budget)
-        chance = chance * self._chance_to_run(open_to, trials)
+        chance = chance * self._chance_to_run(open_to, placed)
 
         def row_may_fit(row: int) -> bool:
             return may_fit(open_to.candidate(row))
@@ -207,20 +213,16 @@ class Decomposition:
             default=None,
         )
 
-    def _unmeasured(self, predictor: Predictor, trials: Sequence[Trial]) -> Combinations:
-        every = combinations(self._axes, self._refused, predictor.option_merits)
-        placed = (indices_of(trial.candidate, self._axes) for trial in trials)
-        return every.without(at for at in placed if at is not None)
-
-    def _chance_to_run(self, open_to: Combinations, trials: Sequence[Trial]) -> Floats:
+    def _chance_to_run(
+        self, open_to: Combinations, placed: Sequence[tuple[Place, Trial]]
+    ) -> Floats:
         """The product of what each option's chances are."""
-        placed = [(indices_of(trial.candidate, self._axes), trial) for trial in trials]
         chances = chances_to_run(
             self._axes,
-            ran=[at for at, trial in placed if at and trial.measured is not None],
-            lost=[at for at, trial in placed if at and (trial.failure or trial.is_under_way)],
+            ran=[at for at, trial in placed if trial.measured is not None],
+            lost=[at for at, trial in placed if trial.failure or trial.is_under_way],
             # What needs too much memory says nothing of what is like it.
-            faulty=[at for at, trial in placed if at and trial.failure and trial.bound_gb is None],
+            faulty=[at for at, trial in placed if trial.failure and trial.bound_gb is None],
         )
         parts = [chance[at] for chance, at in zip(chances, open_to.positions, strict=True)]
         return reduce(np.multiply, parts)[open_to.is_open]

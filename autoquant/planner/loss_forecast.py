@@ -59,7 +59,10 @@ class LossPredictor:
         raw = np.array(
             [*map(raw_loss, known), *(estimate.loss + noise_floor for estimate in alone)]
         )
+        values = np.log(np.maximum(raw, self._least))
         rows = np.vstack([indices[damaged], *(_row_of(estimate, self._axes) for estimate in alone)])
+        undrawn = [undrawn_noise(measurement) for measurement in known]
+        alone_sd = [estimate.log_loss_sd for estimate in alone]
         fits = [priors.losses(power) for power in _POWERS]
         for effects in fits:
             for _ in range(_FITS):
@@ -68,10 +71,9 @@ class LossPredictor:
                     self._unexplained(effects, positions_of(rows)),
                     _SPREAD_OF_NONE,
                 )
-                undrawn = [undrawn_noise(measurement) for measurement in known]
                 noise[: len(known)] = np.hypot(noise[: len(known)], undrawn)
-                noise[len(known) :] = [estimate.log_loss_sd for estimate in alone]
-                effects.fit(rows, np.log(np.maximum(raw, self._least)), noise)
+                noise[len(known) :] = alone_sd
+                effects.fit(rows, values, noise)
         self._effects = max(fits, key=lambda fit: (fit.log_evidence, fit.power == 2.0))
 
     def predict(self, positions: Positions) -> tuple[Floats, Floats]:
