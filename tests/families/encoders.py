@@ -92,38 +92,29 @@ def qwen2_5_vl() -> Any:
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
     torch.manual_seed(6)
-    text = _decoder(
-        rope_parameters={"rope_type": "default", "rope_theta": 1e6, "mrope_section": [4, 6, 6]}
-    )
-    vision = {
-        "depth": 1,
-        "hidden_size": 32,
-        "intermediate_size": 32,
-        "num_heads": 2,
-        "out_hidden_size": WIDTH,
-    }
-    return Qwen2_5_VLForConditionalGeneration(
-        Qwen2_5_VLConfig(text_config=text, vision_config=vision)
-    )
+    return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(**_text_and_vision()))
 
 
 def qwen3_vl() -> Any:
     from transformers import Qwen3VLConfig, Qwen3VLModel
 
     torch.manual_seed(12)
+    configs = _text_and_vision(deepstack_visual_indexes=[0], num_position_embeddings=16)
+    return Qwen3VLModel(Qwen3VLConfig(**configs))
+
+
+def _text_and_vision(**vision: Any) -> dict[str, Any]:
     text = _decoder(
         rope_parameters={"rope_type": "default", "rope_theta": 1e6, "mrope_section": [4, 6, 6]}
     )
-    vision = {
+    usual = {
         "depth": 1,
         "hidden_size": 32,
         "intermediate_size": 32,
         "num_heads": 2,
         "out_hidden_size": WIDTH,
-        "deepstack_visual_indexes": [0],
-        "num_position_embeddings": 16,
     }
-    return Qwen3VLModel(Qwen3VLConfig(text_config=text, vision_config=vision))
+    return {"text_config": text, "vision_config": usual | vision}
 
 
 def glm() -> Any:
